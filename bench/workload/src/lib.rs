@@ -1,0 +1,10 @@
+//! What a bench asks of a block device, and what it reports: one code for the image, the native bench and the tool.
+//!
+//! `no_std`, no allocation, no clock, no device: callers bring time and I/O. Reading order: [`params`] (what to do),
+//! [`pattern`] (which block next), [`verify`] (what a block holds), [`histogram`] (how long it took), [`report`] (the
+//! answer on the serial line).
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code)]
+
+pub mod params;
+pub mod report;

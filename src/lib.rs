@@ -1,0 +1,2 @@
+//! An interrupt-driven multi-queue virtio-blk driver.
+#![no_std]

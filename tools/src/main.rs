@@ -1,0 +1,2 @@
+//! The command line of drv-virtio-block.
+fn main() {}
