@@ -1,2 +1,76 @@
-//! The command line of drv-virtio-block.
-fn main() {}
+//! The command line of drv-virtio-block: `cargo xtask setup|image|bench|test`.
+//!
+//! Where to read: [`cli`] what can be typed; [`bench`] the main job, of [`job`]s from [`jobfile`]s or the [`matrix`];
+//! [`run`] one run: a [`vm`] on a [`machine`], to a report; [`figures`], [`table`], [`json`] what is shown;
+//! [`testrun`] and [`scenarios`] what is tested. Every error is one line that says what to do.
+mod accel;
+mod bench;
+mod cli;
+mod disk;
+mod environment;
+mod fail;
+mod figures;
+mod icount;
+mod image;
+mod job;
+mod jobfile;
+mod json;
+mod later;
+mod libtest;
+mod machine;
+mod matrix;
+mod musts;
+mod pairs;
+mod pin;
+mod pingpong;
+mod process;
+mod qemu;
+mod run;
+mod scenarios;
+mod setup;
+mod stop;
+mod table;
+mod testrun;
+mod verify;
+mod vm;
+
+use anyhow::Result;
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+/// The status of a command line that was not understood, as is customary.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            eprintln!("error: {}", cli::one_line(&error));
+            return ExitCode::from(USAGE);
+        }
+        Err(help) => {
+            print!("{help}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    match stop::install().and_then(|()| run(cli.command)) {
+        Ok(status) => status,
+        Err(error) => {
+            fail::show(&error);
+            if stop::requested() { ExitCode::from(stop::STATUS) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup => setup::everything().map(|()| println!("nothing is missing"))?,
+        Command::Image => println!("{}", image::build()?.display()),
+        Command::Bench(args) => bench::run(&args)?,
+        Command::Test(args) => return testrun::run(&args),
+        Command::Compare(_) => return Err(later::command("compare")),
+        Command::Report(_) => return Err(later::command("report")),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,2 +1,110 @@
-//! The image.
-fn main() {}
+//! A freestanding image that QEMU boots: just enough of a machine to run the driver the way `EriX` would.
+//!
+//! It plays three parts. *deviced* ([`pci`]) finds virtio block functions and describes their windows; *irqd* ([`irq`],
+//! [`msix`]) turns their interrupts into capabilities; the third, *blockd* or a bench, runs on processors ([`cpu`]) that
+//! halt whenever they wait. The rest is nucleus: boot, memory, time, serial line, and ways to end ([`exit`]).
+//!
+//! Reading order: [`boot`], this file, [`cpu`], [`vectors`], [`irq`], [`pci`]. Memory is mapped one to one, so a physical
+//! address, a device's address and a pointer are the same number. Everything is one address space in ring 0: this is a
+//! test bench, and isolation is not among its subjects.
+//!
+//! The kernel command line says what to do: `scenario=selftest` checks the nucleus itself; `icount=on` says that time
+//! is virtual (see [`watchdog`]).
+#![no_std]
+#![no_main]
+// Nothing of a binary is reachable from outside; `pub` marks what a module offers to the others.
+#![allow(unreachable_pub)]
+
+extern crate alloc;
+
+mod acpi;
+mod apic;
+mod boot;
+mod command_line;
+mod cpu;
+mod descriptors;
+mod exit;
+mod fault;
+mod irq;
+mod memory;
+mod msix;
+mod paging;
+mod pci;
+mod selftest;
+mod serial;
+mod start_info;
+mod symbols;
+mod time;
+mod timer;
+mod vectors;
+mod watchdog;
+
+use acpi::Platform;
+use alloc::string::String;
+use command_line::CommandLine;
+use exit::{Exit, exit};
+use pci::Pci;
+use start_info::StartInfo;
+
+/// The bound on everything that happens before a scenario sets its own.
+const STARTUP_NS: u64 = 10_000_000_000;
+
+/// The machine, as a scenario finds it: one processor, interrupts on, watchdog armed.
+pub struct Machine {
+    /// What to do.
+    pub command_line: CommandLine,
+    /// Usable memory, as the hypervisor stated it.
+    pub regions: arrayvec::ArrayVec<memory::Region, { memory::MAX_REGIONS }>,
+    /// Every processor's APIC id.
+    pub apic_ids: arrayvec::ArrayVec<u8, { cpu::MAX_CPUS }>,
+    /// The buses.
+    pub pci: Pci,
+}
+
+impl Machine {
+    /// Starts the other processors; returns how many run then.
+    pub fn start_processors(&self) -> usize {
+        cpu::start_all(&self.apic_ids, &self.regions)
+    }
+}
+
+/// Where the boot code leads: on the boot stack, interrupts off, with the address of the hypervisor's start info.
+extern "C" fn image_main(start_info: u64) -> ! {
+    cpu::adopt(cpu::CpuId::BOOT);
+    descriptors::install(cpu::CpuId::BOOT, cpu::stack::boot_interruption_stacks());
+    serial::init();
+    // SAFETY: the argument is what the PVH entry received, and nothing has been written outside the image yet.
+    let machine = bring_up(unsafe { StartInfo::read(start_info) });
+    if machine.command_line.value("icount") == Some("on") {
+        watchdog::disable();
+    }
+    watchdog::arm(STARTUP_NS);
+    exit(run(&machine))
+}
+
+fn bring_up(start_info: StartInfo) -> Machine {
+    memory::init(&start_info.regions);
+    paging::guard(0);
+    cpu::stack::guard_boot_stacks();
+    let command_line = CommandLine::new(String::from(start_info.command_line).leak());
+    // SAFETY: the hypervisor's root pointer; the tables lie outside the memory that `memory` hands out.
+    let platform = unsafe { Platform::discover(start_info.rsdp) };
+    cpu::startup::complete_boot_processor();
+    time::init(platform.hpet.expect("the ACPI tables name an HPET"));
+    timer::calibrate();
+    x86_64::instructions::interrupts::enable();
+    let space = platform.configuration_space.expect("the ACPI tables name PCI configuration space");
+    // SAFETY: the firmware's word, taken over once.
+    let pci = unsafe { Pci::new(space) };
+    Machine { command_line, regions: start_info.regions, apic_ids: platform.apic_ids, pci }
+}
+
+fn run(machine: &Machine) -> Exit {
+    match machine.command_line.value("scenario") {
+        Some("selftest") => selftest::run(machine),
+        other => {
+            println!("image: unknown scenario {other:?}; the command line is {:?}", machine.command_line.text());
+            Exit::Failure
+        }
+    }
+}

@@ -1,12 +1,67 @@
 //! One job's parameters, with fio's names and syntax, as they travel on the image's command line.
 //!
-//! The tool turns its options into a [`Params`], prints it (`Display`: `key=value` pairs separated by one space), and
-//! the image parses the same text back (`Params::parse`). Unknown keys, malformed values and contradictions are errors:
-//! nothing is ignored.
+//! The tool turns its options into a [`Params`] with [`Params::set`], prints it (`Display`: `key=value` pairs separated
+//! by one space), and the image parses the same text back ([`Params::parse`]). Unknown keys, malformed values and
+//! contradictions are errors whose one line says what to do: nothing is ignored.
+//!
+//! It refuses to know the disk, the number of processors and what the device offers: those who hold them compare.
+//!
+//! Invariants of a [`Params`] that [`Params::validate`] accepted: the weights of [`Params::bssplit`] sum to exactly
+//! [`WHOLE`]; every block is a non-zero multiple of 512 bytes; something says when the run ends; printing and parsing
+//! gives the same value again.
+//!
+//! ```
+//! use workload::params::{Params, Rw};
+//!
+//! let params = Params::parse("rw=randwrite bssplit=512/20:4k/80 iodepth=32 runtime=5").unwrap();
+//! assert_eq!(params.rw, Rw::RandWrite);
+//! assert_eq!(params.runtime_ms, 5_000);
+//! assert_eq!(Params::parse(&params.to_string()), Ok(params));
+//!
+//! let wrong = Params::parse("rw=randwrite iodpeth=32 runtime=5").unwrap_err();
+//! assert_eq!(wrong.to_string(), "unknown key `iodpeth`: correct it or leave it out");
+//! ```
+mod check;
+mod number;
+mod text;
+
 use arrayvec::{ArrayString, ArrayVec};
+
+pub use number::{parse_size, parse_time_ms};
+pub use text::{KEYS, ParamError, Word};
 
 /// Most entries that a `bssplit` may have.
 pub const MAX_SPLIT: usize = 8;
+/// What the weights of a `bssplit` sum to: 100 percent in thousandths of a percent.
+pub const WHOLE: u32 = 100_000;
+/// Bytes in a sector, the unit of every disk address here.
+pub const SECTOR: u32 = 512;
+
+/// Spells an enum in fio's or the command line's words, both ways.
+macro_rules! words {
+    ($type:ident { $($variant:ident => $word:literal),+ $(,)? }) => {
+        impl $type {
+            /// Every value, in the order of their declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word for it on the command line.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// The value that `word` names, if any.
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+
+        impl core::fmt::Display for $type {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    };
+}
 
 /// Which driver does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +111,7 @@ pub enum Verify {
     Crc32c,
 }
 
-/// One entry of `bssplit`: blocks of `bytes`, chosen in `weight` of all entries' summed weights.
+/// One entry of `bssplit`: blocks of `bytes`, chosen in `weight` of [`WHOLE`] I/Os.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split {
     /// Block size in bytes, a multiple of 512.
@@ -91,7 +146,8 @@ pub struct Params {
     pub submit: Submit,
     /// `rw`.
     pub rw: Rw,
-    /// `bssplit`; plain `bs=4k` is one entry.
+    /// `bssplit`; plain `bs=4k` is one entry. As in fio an entry without a percentage shares the remainder evenly with
+    /// the others that have none; percentages that do not add up to 100 are refused.
     pub bssplit: ArrayVec<Split, MAX_SPLIT>,
     /// `iodepth`: requests in flight per job, 1 to 1024.
     pub iodepth: u16,
@@ -105,13 +161,14 @@ pub struct Params {
     pub numjobs: u16,
     /// `size` in bytes: how much of the disk is used in all (0: all of it), split evenly among jobs.
     pub size: u64,
-    /// `runtime_ms`: how long to submit, 0 with `number_ios`.
+    /// `runtime_ms`: how long to submit in milliseconds, 0 with `number_ios`. fio's `runtime=5` (seconds) sets it too.
     pub runtime_ms: u64,
-    /// `number_ios`: how many I/Os in all jobs together, 0 with `runtime_ms`; with `--verify` this counts writes.
+    /// `number_ios`: how many I/Os in all jobs together, 0 with `runtime_ms`; with `--verify` this counts
+    /// writes where `rw` has any.
     pub number_ios: u64,
     /// `rwmixread` in percent.
     pub rwmixread: u8,
-    /// `rate_iops` per job; 0 is no limit.
+    /// `rate_iops` per job, at most 1,000,000,000; 0 is no limit.
     pub rate_iops: u64,
     /// `verify`.
     pub verify: Verify,
@@ -121,13 +178,13 @@ pub struct Params {
     pub queues: u16,
     /// `vectors`: interrupt capabilities handed over to the driver.
     pub vectors: u16,
-    /// `queue_size`: ring size asked for (0: the device's).
+    /// `queue_size`: ring size asked for, a power of two up to 32768 (0: the device's).
     pub queue_size: u16,
     /// `event_idx`: `on` or `off`.
     pub event_idx: bool,
     /// `indirect`: `on` (every chain through its slot's table), `auto` (direct where one segment does), `off` (never).
     pub indirect: Indirect,
-    /// `icount`: count instructions per I/O over fixed batches instead of measuring time.
+    /// `icount`: `on` or `off`: count instructions per I/O over fixed batches instead of measuring time.
     pub icount: bool,
 }
 
@@ -140,4 +197,83 @@ pub enum Indirect {
     Off,
     /// `auto`.
     Auto,
+}
+
+words!(Driver { Ours => "ours", Raw => "raw" });
+words!(Mode { Polled => "polled", Interrupt => "interrupt" });
+words!(Rw {
+    Read => "read",
+    Write => "write",
+    RandRead => "randread",
+    RandWrite => "randwrite",
+    ReadWrite => "rw",
+    RandRw => "randrw",
+    Trim => "trim",
+    RandTrim => "randtrim",
+});
+words!(Verify { None => "none", Crc32c => "crc32c" });
+words!(Submit { Owner => "owner", Shared => "shared", Auto => "auto" });
+words!(Indirect { On => "on", Off => "off", Auto => "auto" });
+
+impl Rw {
+    /// Positions are drawn at random rather than following one another.
+    pub const fn is_random(self) -> bool {
+        matches!(self, Self::RandRead | Self::RandWrite | Self::RandRw | Self::RandTrim)
+    }
+
+    /// Reads and writes alternate at random, by `rwmixread`.
+    pub const fn is_mixed(self) -> bool {
+        matches!(self, Self::ReadWrite | Self::RandRw)
+    }
+
+    /// Some of the I/Os write.
+    pub const fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::RandWrite) || self.is_mixed()
+    }
+}
+
+impl Default for Params {
+    /// fio's defaults where it has them, except for random reads. Nothing says when to stop: set `runtime` or
+    /// `number_ios`, or [`Params::validate`] refuses.
+    fn default() -> Self {
+        Self {
+            name: text::literal("bench"),
+            scenario: text::literal("none"),
+            driver: Driver::Ours,
+            mode: Mode::Interrupt,
+            submit: Submit::Auto,
+            rw: Rw::RandRead,
+            bssplit: core::iter::once(Split { bytes: 4096, weight: WHOLE }).collect(),
+            iodepth: 1,
+            iodepth_batch_submit: 1,
+            iodepth_batch_complete_min: 1,
+            iodepth_batch_complete_max: 64,
+            numjobs: 1,
+            size: 0,
+            runtime_ms: 0,
+            number_ios: 0,
+            rwmixread: 50,
+            rate_iops: 0,
+            verify: Verify::None,
+            randseed: 0x89,
+            queues: 0,
+            vectors: 16,
+            queue_size: 0,
+            event_idx: true,
+            indirect: Indirect::Auto,
+            icount: false,
+        }
+    }
+}
+
+impl Params {
+    /// The largest block in bytes; regions are aligned to it.
+    pub fn largest_block(&self) -> u32 {
+        self.bssplit.iter().map(|split| split.bytes).max().unwrap_or(0)
+    }
+
+    /// The smallest block in bytes; random positions are multiples of it, as in fio.
+    pub fn smallest_block(&self) -> u32 {
+        self.bssplit.iter().map(|split| split.bytes).min().unwrap_or(0)
+    }
 }

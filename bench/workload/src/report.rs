@@ -2,8 +2,36 @@
 //!
 //! A run prints [`Line::Boot`] once the device is up, any number of [`Line::Note`], and ends with exactly one of
 //! [`Line::Done`] or [`Line::Failed`]. Anything else on the port is human text. A run without `Done` did not succeed.
+//!
+//! The image encodes with [`Line::encode`]; the tool takes what follows [`PREFIX`] ([`Line::json`]) and hands it to
+//! `serde_json`, which refuses a line that was cut short. Numbers are integers, exact up to 2^64; what was not measured
+//! is absent, not zero.
+//!
+//! Jobs count into a [`Tally`] each, which are merged when the run has ended: nothing is shared while it lasts.
+//!
+//! ```
+//! use workload::pattern::Op;
+//! use workload::report::{Line, Report, Tally};
+//!
+//! let mut jobs = [Tally::new(), Tally::new()];
+//! jobs[0].record(Op::Read, 4096, 80_000);
+//! jobs[1].record(Op::Write, 512, 90_000);
+//! let (first, others) = jobs.split_first_mut().unwrap();
+//! first.merge(&others[0]);
+//! let report = Report { notifications: 2, ..Report::new(first, 1_000_000) };
+//!
+//! let mut serial = String::new();
+//! Line::Done(report.clone()).encode(&mut serial).unwrap();
+//! let json = Line::json(serial.trim_end()).unwrap();
+//! assert_eq!(serde_json::from_str::<Line>(json).unwrap(), Line::Done(report));
+//! ```
+use core::fmt;
+
 use arrayvec::{ArrayString, ArrayVec};
 use serde::{Deserialize, Serialize};
+
+use crate::histogram::Histogram;
+use crate::pattern::Op;
 
 /// What a result line starts with.
 pub const PREFIX: &str = "@drv ";
@@ -11,8 +39,8 @@ pub const PREFIX: &str = "@drv ";
 pub const VERSION: u32 = 1;
 /// The percentiles that fio reports, in thousandths of a percent.
 pub const PERCENTILES: [u32; 17] = [
-    1_000, 5_000, 10_000, 20_000, 30_000, 40_000, 50_000, 60_000, 70_000, 80_000, 90_000, 95_000, 99_000, 99_500, 99_900,
-    99_950, 99_990,
+    1_000, 5_000, 10_000, 20_000, 30_000, 40_000, 50_000, 60_000, 70_000, 80_000, 90_000, 95_000, 99_000, 99_500,
+    99_900, 99_950, 99_990,
 ];
 
 /// One result line.
@@ -69,13 +97,13 @@ pub struct Direction {
     pub ios: u64,
     /// Bytes moved.
     pub bytes: u64,
-    /// From submission to completion, nanoseconds.
+    /// From submission to completion, nanoseconds; 0 where nothing was measured.
     pub clat_min_ns: u64,
     /// See `clat_min_ns`.
     pub clat_max_ns: u64,
     /// See `clat_min_ns`.
     pub clat_mean_ns: u64,
-    /// One value for each of [`PERCENTILES`], nanoseconds.
+    /// One value for each of [`PERCENTILES`], nanoseconds; empty where nothing was measured.
     pub percentiles_ns: ArrayVec<u64, 17>,
 }
 
@@ -89,7 +117,7 @@ pub struct Instructions {
 }
 
 /// A finished run; all jobs summed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`VERSION`].
     pub version: u32,
@@ -123,4 +151,181 @@ pub struct Report {
     pub atomics: Option<u64>,
     /// Where counted.
     pub instructions: Option<Instructions>,
+}
+
+/// Longest line that [`Line::encode`] can make, prefix and newline left out: three directions of 23 numbers and the
+/// counters, or a note of which every byte is escaped.
+const LONGEST: usize = 4096;
+
+impl Line {
+    /// Writes the line: [`PREFIX`], JSON without a line break inside, newline. Takes 4 KiB of stack.
+    ///
+    /// # Errors
+    /// `out` failed; part of the line may have been written.
+    pub fn encode(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        let mut buffer = [0; LONGEST];
+        let length = serde_json_core::to_slice(self, &mut buffer).map_err(|_| fmt::Error)?;
+        let json = core::str::from_utf8(&buffer[..length]).map_err(|_| fmt::Error)?;
+        out.write_str(PREFIX)?;
+        out.write_str(json)?;
+        out.write_str("\n")
+    }
+
+    /// The JSON of a result line, without its newline; `None` for human text.
+    pub fn json(line: &str) -> Option<&str> {
+        line.strip_prefix(PREFIX)
+    }
+}
+
+impl Note {
+    /// A note of as much of the formatted text as fits.
+    ///
+    /// ```
+    /// use workload::report::Note;
+    /// assert_eq!(Note::new(format_args!("queue {} is gone", 3)).text.as_str(), "queue 3 is gone");
+    /// ```
+    pub fn new(text: fmt::Arguments<'_>) -> Self {
+        let mut kept = Cut(ArrayString::new());
+        // Only `Cut` can fail, and it does not; a value whose own Display fails leaves what it wrote.
+        let _ = fmt::write(&mut kept, text);
+        Self { text: kept.0 }
+    }
+}
+
+/// Keeps what fits and drops the rest.
+struct Cut(ArrayString<256>);
+
+impl fmt::Write for Cut {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            if self.0.try_push(character).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Direction {
+    /// The figures of one direction.
+    pub fn new(flow: &Flow) -> Self {
+        let latency = &flow.latency;
+        let measured = latency.count() > 0;
+        Self {
+            ios: flow.ios,
+            bytes: flow.bytes,
+            clat_min_ns: latency.min(),
+            clat_max_ns: latency.max(),
+            clat_mean_ns: latency.mean(),
+            percentiles_ns: if measured { latency.percentiles(&PERCENTILES).into() } else { ArrayVec::new() },
+        }
+    }
+}
+
+impl Report {
+    /// The report of a run of `runtime_ns`, its counters of the driver still 0.
+    pub fn new(tally: &Tally, runtime_ns: u64) -> Self {
+        Self {
+            version: VERSION,
+            read: Direction::new(&tally.read),
+            write: Direction::new(&tally.write),
+            trim: Direction::new(&tally.trim),
+            runtime_ns,
+            errors: tally.errors,
+            verify_errors: tally.verify_errors,
+            ..Self::default()
+        }
+    }
+}
+
+/// One direction of one job while it runs.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Completed I/Os.
+    pub ios: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// From submission to completion, nanoseconds, of those I/Os that were timed.
+    pub latency: Histogram,
+}
+
+/// What one job counts while it runs: about 96 KB, to be placed in static memory.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// Reads.
+    pub read: Flow,
+    /// Writes.
+    pub write: Flow,
+    /// Discards.
+    pub trim: Flow,
+    /// Requests that ended in an error.
+    pub errors: u64,
+    /// Blocks whose content was not what had been written.
+    pub verify_errors: u64,
+}
+
+impl Flow {
+    /// Nothing yet.
+    pub const fn new() -> Self {
+        Self { ios: 0, bytes: 0, latency: Histogram::new() }
+    }
+
+    /// Adds another job's.
+    pub fn merge(&mut self, other: &Self) {
+        self.ios += other.ios;
+        self.bytes += other.bytes;
+        self.latency.merge(&other.latency);
+    }
+}
+
+impl Tally {
+    /// Nothing yet.
+    pub const fn new() -> Self {
+        Self { read: Flow::new(), write: Flow::new(), trim: Flow::new(), errors: 0, verify_errors: 0 }
+    }
+
+    /// Counts an I/O that succeeded after `ns` nanoseconds.
+    #[inline]
+    pub fn record(&mut self, op: Op, bytes: u32, ns: u64) {
+        self.count(op, bytes);
+        self.flow(op).latency.record(ns);
+    }
+
+    /// Counts an I/O that succeeded and was not timed.
+    #[inline]
+    pub fn count(&mut self, op: Op, bytes: u32) {
+        let flow = self.flow(op);
+        flow.ios += 1;
+        flow.bytes += u64::from(bytes);
+    }
+
+    /// Adds another job's.
+    pub fn merge(&mut self, other: &Self) {
+        self.read.merge(&other.read);
+        self.write.merge(&other.write);
+        self.trim.merge(&other.trim);
+        self.errors += other.errors;
+        self.verify_errors += other.verify_errors;
+    }
+
+    #[inline]
+    fn flow(&mut self, op: Op) -> &mut Flow {
+        match op {
+            Op::Read => &mut self.read,
+            Op::Write => &mut self.write,
+            Op::Trim => &mut self.trim,
+        }
+    }
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self::new()
+    }
 }

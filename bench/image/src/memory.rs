@@ -1,0 +1,117 @@
+//! Memory: what the hypervisor says there is, the heap, and big zeroed pieces for devices and stacks.
+//!
+//! Regions are handed out from the lowest address upwards and never come back: a run takes what it needs and the
+//! machine ends with it. The heap (for `alloc`) is one such piece. Invariant: nothing below [`FLOOR`] (firmware, the
+//! trampoline) and nothing of the image is ever handed out.
+
+use arrayvec::ArrayVec;
+use core::ops::Range;
+use core::ptr::NonNull;
+use spin::Mutex;
+use talc::{TalcLock, source::Manual};
+
+/// The most regions that are remembered; more are ignored.
+pub const MAX_REGIONS: usize = 16;
+
+/// Memory below belongs to the firmware and the image's start.
+const FLOOR: u64 = 1 << 20;
+/// Alignment and granularity of pieces.
+const GRAIN: u64 = 4096;
+const HEAP_LEN: usize = 32 << 20;
+
+/// Usable memory, as the hypervisor states it: first byte to last byte, exclusive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region(Range<u64>);
+
+impl Region {
+    /// A region of `len` bytes; `None` if it ends beyond the address space.
+    pub fn new(base: u64, len: u64) -> Option<Self> {
+        base.checked_add(len).map(|end| Self(base..end))
+    }
+
+    /// First byte.
+    pub fn base(&self) -> u64 {
+        self.0.start
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> u64 {
+        self.0.end - self.0.start
+    }
+
+    /// Whether the whole range lies inside.
+    pub fn contains(&self, range: &Range<u64>) -> bool {
+        self.0.start <= range.start && range.end <= self.0.end
+    }
+}
+
+#[global_allocator]
+static HEAP: TalcLock<spin::Mutex<()>, Manual> = TalcLock::new(Manual);
+
+static FREE: Mutex<ArrayVec<Range<u64>, MAX_REGIONS>> = Mutex::new(ArrayVec::new_const());
+
+unsafe extern "C" {
+    /// First byte after the image, from the linker script.
+    static image_end: u8;
+}
+
+/// Takes the memory map over and sets the heap up. Call it once, before anything allocates.
+pub fn init(regions: &[Region]) {
+    let floor = FLOOR.max((&raw const image_end) as u64);
+    FREE.lock().extend(regions.iter().filter_map(|region| {
+        let begin = region.0.start.max(floor).next_multiple_of(GRAIN);
+        (begin < region.0.end).then_some(begin..region.0.end)
+    }));
+    let heap = dma(HEAP_LEN).expect("memory for the heap");
+    // SAFETY: a fresh piece that nobody else has and that never comes back.
+    let claimed = unsafe { HEAP.lock().claim(heap.as_ptr(), heap.len()) };
+    assert!(claimed.is_some(), "the heap was refused");
+}
+
+/// Contiguous, zeroed memory, aligned to 4 KiB, that a device may be given. It lives as long as the machine.
+#[derive(Debug)]
+pub struct DmaRegion {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the region is plain memory with one owner; sending it sends the right to use it.
+unsafe impl Send for DmaRegion {}
+
+impl DmaRegion {
+    /// Where the processor finds it.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// Where a device finds it; memory is mapped one to one.
+    pub fn device_address(&self) -> u64 {
+        self.base.as_ptr() as u64
+    }
+
+    /// Bytes, a multiple of 4096.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// Takes `len` bytes, rounded up to pages; `None` if no region has them in one piece.
+pub fn dma(len: usize) -> Option<DmaRegion> {
+    let len = (len as u64).checked_next_multiple_of(GRAIN).filter(|len| *len != 0)?;
+    let base = {
+        let mut free = FREE.lock();
+        let piece = free.iter_mut().find(|piece| piece.end - piece.start >= len)?;
+        let base = piece.start;
+        piece.start += len;
+        base
+    };
+    let region = DmaRegion { base: NonNull::new(base as *mut u8)?, len: len as usize };
+    // SAFETY: usable memory by the hypervisor's word, mapped one to one, and just taken from the free list.
+    unsafe { region.as_ptr().write_bytes(0, region.len) };
+    Some(region)
+}
+
+/// Bytes that [`dma`] can still give, in all pieces together.
+pub fn free_len() -> u64 {
+    FREE.lock().iter().map(|piece| piece.end - piece.start).sum()
+}

@@ -1,0 +1,101 @@
+//! MSI-X table entries: the other end of an interrupt capability, at the device.
+//!
+//! The table belongs to this side, never to the driver, which learns an entry's index and nothing else. Written here:
+//! the message (which processor, which vector) and the mask bit. Sources: PCI Express, "MSI-X Table Structure".
+
+use crate::apic;
+use crate::cpu::{CpuId, PerCpu};
+use crate::irq::{Capability, Line, LineError};
+use crate::pci::Msix;
+
+/// Bytes of an entry.
+const ENTRY_LEN: u64 = 16;
+const ADDRESS_LOW: u64 = 0;
+const ADDRESS_HIGH: u64 = 4;
+const DATA: u64 = 8;
+const CONTROL: u64 = 12;
+const MASKED: u32 = 1;
+
+/// Why an interrupt could not be routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteError {
+    /// The table has no such entry.
+    NoSuchEntry,
+    /// The entry is routed already, or no vector is left.
+    Line(LineError),
+}
+
+impl From<LineError> for RouteError {
+    fn from(error: LineError) -> Self {
+        Self::Line(error)
+    }
+}
+
+/// Routes entry `index` of a function's table to `cpu` and unmasks it.
+///
+/// # Errors
+/// If the table has no such entry, it is routed already, or no vector is left.
+pub fn route(msix: &Msix, index: u16, cpu: CpuId) -> Result<Capability, RouteError> {
+    let entry = Entry::of(msix, index).ok_or(RouteError::NoSuchEntry)?;
+    let line = Line::allocate(cpu, Some(entry.address))?;
+    let (address, data) = apic::message(PerCpu::of(cpu).apic_id(), line.vector());
+    entry.mask();
+    entry.write(ADDRESS_LOW, address as u32);
+    entry.write(ADDRESS_HIGH, (address >> 32) as u32);
+    entry.write(DATA, data);
+    entry.unmask();
+    Ok(Capability::new(entry, line))
+}
+
+/// Masks the whole table: nothing is delivered that nobody routed.
+pub fn mask_all(msix: &Msix) {
+    for index in 0..msix.entries {
+        // Dropping an entry masks it.
+        drop(Entry::of(msix, index));
+    }
+}
+
+/// One entry of a function's table; dropping it masks the interrupt.
+#[derive(Debug)]
+pub struct Entry {
+    address: u64,
+    index: u16,
+}
+
+impl Entry {
+    fn of(msix: &Msix, index: u16) -> Option<Self> {
+        let address = msix.table.address() + u64::from(index) * ENTRY_LEN;
+        (index < msix.entries).then_some(Self { address, index })
+    }
+
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    pub fn mask(&self) {
+        self.write(CONTROL, self.read(CONTROL) | MASKED);
+        // Reading back makes sure that the device has seen the write before the caller goes on.
+        self.read(CONTROL);
+    }
+
+    pub fn unmask(&self) {
+        self.write(CONTROL, self.read(CONTROL) & !MASKED);
+    }
+
+    fn read(&self, field: u64) -> u32 {
+        // SAFETY: the table lies inside its BAR (checked when the function was found), which is mapped and reached by
+        // this module alone; `index` is below the table's size; fields are aligned.
+        unsafe { ((self.address + field) as *const u32).read_volatile() }
+    }
+
+    fn write(&self, field: u64, value: u32) {
+        // SAFETY: as in `read`; the message written leads to an installed interrupt entry.
+        unsafe { ((self.address + field) as *mut u32).write_volatile(value) };
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.mask();
+    }
+}

@@ -1,0 +1,115 @@
+//! What a job asks of a driver, and how ours answers: exclusively owned queues and submitters of a shared one.
+//!
+//! The same loop and the same instruction count then serve every driver. `submit` takes work that stands ready in
+//! memory; nothing of making it is charged to the driver.
+use drv_virtio_block::dma::{DeviceReadable, DeviceWritable};
+use drv_virtio_block::queue::{OwnedQueue, Submitter, Wake};
+use drv_virtio_block::request::{Completion, Lba, Refusal, Request};
+use drv_virtio_block::transport::Doorbell;
+use workload::pattern::Op;
+
+/// One I/O to be done, with its buffer; `token` comes back with the completion.
+#[derive(Debug)]
+pub struct Work<B> {
+    pub op: Op,
+    pub lba: u64,
+    pub sectors: u32,
+    pub token: u64,
+    pub buffer: B,
+}
+
+impl<B: DeviceReadable + DeviceWritable> Work<B> {
+    #[inline(always)]
+    fn into_request(self) -> Request<B> {
+        match self.op {
+            Op::Read => Request::read(Lba(self.lba), self.buffer),
+            Op::Write => Request::write(Lba(self.lba), self.buffer),
+            Op::Trim => Request::discard(Lba(self.lba), self.sectors),
+        }
+        .with_token(self.token)
+    }
+}
+
+/// A driver, as a job sees it.
+pub trait Drive<B> {
+    /// Submits the work and publishes it with one doorbell decision. What finds no room is counted and dropped.
+    fn submit(&mut self, work: impl Iterator<Item = Work<B>>) -> Outcome;
+
+    /// Hands at most about `max` completions (token, success) to `done` and returns how many.
+    fn reap(&mut self, max: usize, done: impl FnMut(u64, bool)) -> usize;
+
+    /// Asks for an interrupt after `want` more completions; true: look again first.
+    fn arm(&mut self, want: u16) -> bool;
+}
+
+/// What became of a submission.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Requests that found no room: the token of the first, and how many.
+    pub full: u32,
+    /// Requests that were refused for good.
+    pub refused: u32,
+}
+
+impl Outcome {
+    #[cold]
+    fn note(&mut self, why: Refusal) {
+        match why {
+            Refusal::Full => self.full += 1,
+            _ => self.refused += 1,
+        }
+    }
+}
+
+impl<B: DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for OwnedQueue<'_, B, D> {
+    #[inline(always)]
+    fn submit(&mut self, work: impl Iterator<Item = Work<B>>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut batch = self.batch();
+        for work in work {
+            if let Err(refused) = batch.push(work.into_request()) {
+                outcome.note(refused.why);
+            }
+        }
+        batch.publish();
+        outcome
+    }
+
+    #[inline(always)]
+    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, bool)) -> usize {
+        OwnedQueue::reap(self, max, |completion| report(&completion, &mut done))
+    }
+
+    fn arm(&mut self, want: u16) -> bool {
+        OwnedQueue::arm(self, want)
+    }
+}
+
+impl<B: DeviceReadable + DeviceWritable, D: Doorbell, W: Wake> Drive<B> for Submitter<'_, '_, B, D, W> {
+    #[inline(always)]
+    fn submit(&mut self, work: impl Iterator<Item = Work<B>>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut batch = self.batch(work.size_hint().0 as u32);
+        for work in work {
+            if let Err(refused) = batch.push(work.into_request()) {
+                outcome.note(refused.why);
+            }
+        }
+        batch.publish();
+        outcome
+    }
+
+    #[inline(always)]
+    fn reap(&mut self, _: usize, mut done: impl FnMut(u64, bool)) -> usize {
+        Submitter::reap(self, |completion| report(&completion, &mut done))
+    }
+
+    fn arm(&mut self, want: u16) -> bool {
+        Submitter::arm(self, want)
+    }
+}
+
+#[inline(always)]
+fn report<B>(completion: &Completion<B>, done: &mut impl FnMut(u64, bool)) {
+    done(completion.token, completion.result.is_ok());
+}

@@ -1,0 +1,72 @@
+//! The role of deviced towards the driver: one block function's windows, interrupts and memory become its capabilities.
+//!
+//! It decides which processor each interrupt goes to and knows nothing of rings or requests. What it hands over is
+//! checked by the driver itself ([`Authority::accept`]).
+use crate::cpu::CpuId;
+use crate::irq::Capability as Interrupt;
+use crate::pci::{BlockFunction, Window as PciWindow, WindowKind};
+use crate::{memory, msix};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use drv_virtio_block::dma::{DeviceAddress, DmaRegion};
+use drv_virtio_block::interrupt::InterruptGrant;
+use drv_virtio_block::platform::Badge;
+use drv_virtio_block::startup::{Authority, BarRange, Capability, DeviceFrame, Endpoint, FrameKind, Msix};
+use drv_virtio_block::transport::pci::Window;
+
+/// The endpoint on which the driver would serve blockd; nobody calls it here.
+const PROVIDER: Endpoint = Endpoint(1);
+
+/// The driver's authority, and the interrupts that back it, in the order of the grants.
+pub struct Handover {
+    pub authority: Authority<'static>,
+    pub interrupts: &'static [Interrupt],
+}
+
+/// Hands a function over with one interrupt per entry of `targets` (the processor that it goes to) and `dma_len` bytes.
+pub fn hand_over(function: &BlockFunction, targets: &[CpuId], dma_len: usize) -> Result<Handover, String> {
+    let interrupts = route(function, targets)?;
+    let memory = memory::dma(dma_len).ok_or_else(|| format!("no {dma_len} bytes of memory for the rings"))?;
+    let base = NonNull::new(memory.as_ptr()).ok_or("memory at 0")?;
+    // SAFETY: fresh, zeroed, mapped one to one for the device, never given back, and used through this value alone.
+    let dma = unsafe { DmaRegion::new(base, DeviceAddress(memory.device_address()), memory.len()) };
+    let frames = function.windows.iter().filter_map(frame).map(Capability::Frame);
+    let grants = interrupts.iter().map(|interrupt| Capability::Interrupt(grant(interrupt)));
+    let rest = [Capability::Dma(dma), Capability::Provider(PROVIDER)];
+    let msix = function.msix.map(|msix| {
+        let range = |part: crate::pci::BarPart| BarRange { bar: part.bar, offset: part.offset.into(), len: part.len };
+        Msix { table: range(msix.table), pending: range(msix.pending) }
+    });
+    let authority = Authority::accept(msix, frames.chain(grants).chain(rest)).map_err(|e| e.to_string())?;
+    Ok(Handover { authority, interrupts })
+}
+
+fn route(function: &BlockFunction, targets: &[CpuId]) -> Result<&'static [Interrupt], String> {
+    let Some(msix) = &function.msix else { return Ok(&[]) };
+    let entries = targets.iter().take(usize::from(msix.entries));
+    let routed = (0..).zip(entries).map(|(index, cpu)| msix::route(msix, index, *cpu));
+    let routed: Result<Vec<_>, _> = routed.collect();
+    Ok(routed.map_err(|e| format!("an interrupt cannot be routed: {e:?}"))?.leak())
+}
+
+fn grant(interrupt: &Interrupt) -> InterruptGrant {
+    let number = interrupt.badge().trailing_zeros() as u8;
+    InterruptGrant { badge: Badge::new(number).expect("a badge word has 64 bits"), vector: interrupt.index() }
+}
+
+fn frame(window: &PciWindow) -> Option<DeviceFrame<'static>> {
+    let kind = match window.kind {
+        WindowKind::Common => FrameKind::Common,
+        WindowKind::Notify => FrameKind::Notify { multiplier: window.notify_multiplier },
+        WindowKind::Isr => FrameKind::Isr,
+        WindowKind::Device => FrameKind::Device,
+    };
+    let place = BarRange { bar: window.bar, offset: window.offset.into(), len: window.len.into() };
+    let base = NonNull::new(window.address() as *mut u8)?;
+    // SAFETY: registers inside a placed BAR (checked when the function was found), mapped one to one for good, and
+    // used through this window alone.
+    let mapped = unsafe { Window::new(base, window.len.into()) };
+    Some(DeviceFrame { kind, place, bar_len: window.bar_len, window: mapped })
+}

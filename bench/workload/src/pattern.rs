@@ -1,0 +1,330 @@
+//! Which I/O comes next: one job's stream of reads, writes and discards over its own part of the disk.
+//!
+//! fio's meaning: random positions are multiples of the smallest block, drawn without a map of what was covered
+//! (`norandommap=1`); sequential streams wrap around, reads and writes of a mix each at a position of their own. Jobs
+//! never share a sector: the disk is cut into equal regions, aligned to the largest block.
+//!
+//! It refuses to know time (the caller asks [`due_ns`] and waits), buffers, and which I/Os are in flight: that is the
+//! closure of [`Pattern::next_free`].
+//!
+//! Invariants: every I/O lies inside the job's region; the stream depends on the parameters, the job's number and the
+//! capacity alone; with `number_ios` the jobs' shares sum to it exactly.
+//!
+//! ```
+//! use workload::params::Params;
+//! use workload::pattern::{Op, Pattern};
+//!
+//! let params = Params::parse("rw=write bs=4k number_ios=3 size=8k").unwrap();
+//! let stream: Vec<_> = Pattern::new(&params, 0, 1 << 20).unwrap().map(|io| (io.op, io.lba, io.bytes)).collect();
+//! assert_eq!(stream, [(Op::Write, 0, 4096), (Op::Write, 8, 4096), (Op::Write, 0, 4096)]);
+//! ```
+use core::fmt;
+
+use crate::params::{MAX_SPLIT, Params, Rw, SECTOR, Verify, WHOLE};
+use crate::random::{Random, scale};
+use crate::verify::table::{Layout, LayoutError};
+
+/// Draws that [`Pattern::next_free`] makes before it gives up until something completes.
+const REDRAWS: u32 = 8;
+/// What "no end" counts down from; at 100 million I/Os per second it lasts 5,800 years.
+const ENDLESS: u64 = u64::MAX;
+
+/// What an I/O does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Reads.
+    Read,
+    /// Writes.
+    Write,
+    /// Discards.
+    Trim,
+}
+
+/// One I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Io {
+    /// What it does.
+    pub op: Op,
+    /// Its first 512-byte sector.
+    pub lba: u64,
+    /// Its length in bytes, a non-zero multiple of 512.
+    pub bytes: u32,
+}
+
+impl Io {
+    /// Its length in 512-byte sectors.
+    #[inline]
+    pub const fn sectors(&self) -> u32 {
+        self.bytes / SECTOR
+    }
+}
+
+/// The part of the disk that belongs to one job, in 512-byte sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First sector.
+    pub first: u64,
+    /// Length; the same for every job, a multiple of the largest block.
+    pub sectors: u64,
+}
+
+impl Region {
+    /// The region of `job` on a disk of `capacity` sectors. Under `verify` the disk's reserved tail is left out.
+    ///
+    /// # Errors
+    /// See [`PatternError`].
+    pub fn new(params: &Params, job: u16, capacity: u64) -> Result<Self, PatternError> {
+        if job >= params.numjobs {
+            return Err(PatternError::NoSuchJob { job, jobs: params.numjobs });
+        }
+        let asked = params.size / u64::from(SECTOR);
+        let usable = match (params.verify, asked) {
+            (Verify::Crc32c, _) => Layout::new(capacity, asked)?.covered,
+            (Verify::None, 0) => capacity,
+            (Verify::None, _) if asked > capacity => {
+                return Err(LayoutError { asked, most: capacity }.into());
+            }
+            (Verify::None, _) => asked,
+        };
+        let block = u64::from(params.largest_block() / SECTOR).max(1);
+        let sectors = usable / u64::from(params.numjobs) / block * block;
+        if sectors == 0 {
+            return Err(PatternError::TooSmall { usable, needed: block * u64::from(params.numjobs) });
+        }
+        Ok(Self { first: u64::from(job) * sectors, sectors })
+    }
+}
+
+/// Why a job has no pattern. `Display` says what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatternError {
+    /// The job's number is not below `numjobs`.
+    NoSuchJob {
+        /// The number asked for.
+        job: u16,
+        /// How many there are.
+        jobs: u16,
+    },
+    /// `size` exceeds the disk.
+    Size(LayoutError),
+    /// The disk, or `size`, does not hold one largest block for every job; both in sectors.
+    TooSmall {
+        /// What there is.
+        usable: u64,
+        /// What there must be.
+        needed: u64,
+    },
+}
+
+impl From<LayoutError> for PatternError {
+    fn from(error: LayoutError) -> Self {
+        Self::Size(error)
+    }
+}
+
+impl fmt::Display for PatternError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchJob { job, jobs } => write!(f, "job {job} of {jobs}: number jobs from 0"),
+            Self::Size(error) => error.fmt(f),
+            Self::TooSmall { usable, needed } => {
+                write!(
+                    f,
+                    "{usable} sectors are too few, {needed} are needed: enlarge the disk or size, or lower bs or numjobs"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for PatternError {}
+
+/// One block size of the stream.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    /// This size is chosen by numbers below this one that no earlier size took.
+    below: u32,
+    bytes: u32,
+    /// How many random positions it has.
+    places: u64,
+}
+
+/// The stream of one job's I/Os; `None` once the job's share of `number_ios` is used up, never with `runtime`. Either
+/// iterate, or use [`Pattern::next_free`].
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    random: Random,
+    region: Region,
+    left: u64,
+    /// What [`Pattern::next_free`] could not place, to be offered again.
+    held: Option<Io>,
+    /// The operation of every I/O, if there is one operation and one size: the short way.
+    only: Option<Op>,
+    is_random: bool,
+    rw: Rw,
+    /// Only writes count towards `number_ios`.
+    only_writes_count: bool,
+    rwmixread: u8,
+    /// Sectors between neighbouring random positions.
+    step: u64,
+    /// Sectors into the region where the next sequential read, and the next sequential write or discard, begins.
+    cursors: [u64; 2],
+    kinds: [Kind; MAX_SPLIT],
+    used: usize,
+}
+
+impl Pattern {
+    /// The stream of `job` on a disk of `capacity` sectors.
+    ///
+    /// # Errors
+    /// See [`PatternError`]. `params` must have been [validated](Params::validate); if not, the stream is unspecified
+    /// but stays inside the region.
+    pub fn new(params: &Params, job: u16, capacity: u64) -> Result<Self, PatternError> {
+        let region = Region::new(params, job, capacity)?;
+        let step = u64::from(params.smallest_block() / SECTOR).max(1);
+        let mut kinds = [Kind { below: WHOLE, bytes: SECTOR, places: region.sectors }; MAX_SPLIT];
+        let mut below = 0;
+        for (kind, split) in kinds.iter_mut().zip(&params.bssplit) {
+            below += split.weight;
+            let places = (region.sectors - u64::from(split.bytes / SECTOR)) / step + 1;
+            *kind = Kind { below, bytes: split.bytes, places };
+        }
+        Ok(Self {
+            random: Random::for_job(params.randseed, job),
+            region,
+            left: if params.number_ios == 0 { ENDLESS } else { share(params.number_ios, params.numjobs, job) },
+            held: None,
+            only: if params.bssplit.len() > 1 { None } else { only(params.rw) },
+            is_random: params.rw.is_random(),
+            rw: params.rw,
+            only_writes_count: params.verify == Verify::Crc32c && params.rw.is_mixed(),
+            rwmixread: params.rwmixread,
+            step,
+            cursors: [0; 2],
+            kinds,
+            used: params.bssplit.len().max(1),
+        })
+    }
+
+    /// The job's part of the disk.
+    pub const fn region(&self) -> Region {
+        self.region
+    }
+
+    /// The next I/O that `admit` accepts, for callers that keep I/Os in flight from overlapping; `admit` enters it
+    /// there, see [`crate::verify::ledger::Ledger::begin`]. A random I/O that is refused is drawn anew a few times,
+    /// without using up the share; then, and with a sequential one at once, the I/O is kept and offered again first.
+    pub fn next_free(&mut self, mut admit: impl FnMut(&Io) -> bool) -> Step {
+        let mut draws = if self.held.is_some() || !self.rw.is_random() { 1 } else { REDRAWS };
+        let Some(mut io) = self.next() else {
+            return Step::End;
+        };
+        let kind = self.kinds.iter().position(|kind| kind.bytes == io.bytes).unwrap_or(0);
+        loop {
+            if admit(&io) {
+                return Step::Io(io);
+            }
+            draws -= 1;
+            if draws == 0 {
+                self.held = Some(io);
+                return Step::Wait;
+            }
+            io = self.place(io.op, kind);
+        }
+    }
+
+    /// What the next I/O does and which block size it has, counted against the job's share.
+    #[inline(never)]
+    fn choose(&mut self) -> (Op, usize) {
+        // One draw serves both choices: 100 * WHOLE spends 24 of its 64 bits.
+        let bits = self.random.next();
+        let (percent, bits) = scale(bits, 100);
+        let mixed = if percent < u64::from(self.rwmixread) { Op::Read } else { Op::Write };
+        let op = only(self.rw).unwrap_or(mixed);
+        if !self.only_writes_count || op == Op::Write {
+            self.left -= 1;
+        }
+        (op, self.kind_at(bits))
+    }
+
+    /// Which block size `bits` choose.
+    #[inline]
+    fn kind_at(&self, bits: u64) -> usize {
+        let point = scale(bits, u64::from(WHOLE)).0 as u32;
+        self.kinds[..self.used].iter().position(|kind| point < kind.below).unwrap_or(0)
+    }
+
+    /// Gives an operation of one of the sizes its place.
+    #[inline]
+    fn place(&mut self, op: Op, kind: usize) -> Io {
+        let Kind { bytes, places, .. } = self.kinds[kind];
+        let sectors = u64::from(bytes / SECTOR);
+        let offset = if self.is_random {
+            self.random.below(places) * self.step
+        } else {
+            let cursor = &mut self.cursors[usize::from(op != Op::Read)];
+            let start = if *cursor + sectors > self.region.sectors { 0 } else { *cursor };
+            *cursor = start + sectors;
+            start
+        };
+        Io { op, lba: self.region.first + offset, bytes }
+    }
+}
+
+impl Iterator for Pattern {
+    type Item = Io;
+
+    #[inline]
+    fn next(&mut self) -> Option<Io> {
+        if self.left == 0 {
+            return None;
+        }
+        let (op, kind) = if let Some(op) = self.only {
+            self.left -= 1;
+            (op, 0)
+        } else {
+            self.choose()
+        };
+        Some(self.place(op, kind))
+    }
+}
+
+/// The operation of every I/O of `rw`, unless they differ.
+const fn only(rw: Rw) -> Option<Op> {
+    match rw {
+        Rw::Read | Rw::RandRead => Some(Op::Read),
+        Rw::Write | Rw::RandWrite => Some(Op::Write),
+        Rw::Trim | Rw::RandTrim => Some(Op::Trim),
+        Rw::ReadWrite | Rw::RandRw => None,
+    }
+}
+
+/// What [`Pattern::next_free`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// This one was admitted: submit it.
+    Io(Io),
+    /// Nothing was admitted: ask again when something has completed.
+    Wait,
+    /// The job's share is used up.
+    End,
+}
+
+/// How many of `total` I/Os fall to `job`, one of `jobs`: shares differ by at most one and sum to `total`. 0 if there
+/// is no such job.
+pub const fn share(total: u64, jobs: u16, job: u16) -> u64 {
+    if job >= jobs {
+        return 0;
+    }
+    total / jobs as u64 + ((job as u64) < total % jobs as u64) as u64
+}
+
+/// When the `n`th I/O of a job (from 0) may be submitted under `rate_iops`, in nanoseconds from the job's start,
+/// rounded down; at once if the rate is 0. Exact for rates up to 10^9; saturates after 584 years.
+pub const fn due_ns(rate_iops: u64, n: u64) -> u64 {
+    if rate_iops == 0 {
+        return 0;
+    }
+    let whole = (n / rate_iops).saturating_mul(1_000_000_000);
+    whole.saturating_add((n % rate_iops).saturating_mul(1_000_000_000) / rate_iops)
+}

@@ -1,0 +1,92 @@
+//! What the device said about itself after negotiation, checked once: the facts that every request is held against.
+//!
+//! It knows no registers and no queues. All facts but the capacity are fixed until the next reset; the capacity may
+//! change while requests run, so it is one atomic that only `device.rs` stores.
+//!
+//! ```
+//! use drv_virtio_block::geometry::Geometry;
+//! let disk = Geometry { block_size: 4096, ..Geometry::plain(1 << 21) };
+//! assert_eq!(disk.capacity(), 1 << 21);
+//! ```
+use crate::spec::Features;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Alignment hints (feature TOPOLOGY), in the specification's units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// log2 of logical blocks in a physical block.
+    pub physical_block_exp: u8,
+    /// Offset of the first aligned logical block.
+    pub alignment_offset: u8,
+    /// Suggested minimum I/O size in logical blocks.
+    pub min_io_size: u16,
+    /// Suggested optimal I/O size in logical blocks.
+    pub opt_io_size: u32,
+}
+
+/// Limits of DISCARD or WRITE ZEROES.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeLimits {
+    /// Most sectors in one request, at least 1.
+    pub max_sectors: u32,
+    /// Cuts between requests fall on multiples of this many sectors, at least 1.
+    pub alignment: u32,
+    /// Whether the unmap flag is allowed (WRITE ZEROES).
+    pub may_unmap: bool,
+}
+
+/// The device's facts.
+#[derive(Debug)]
+pub struct Geometry {
+    capacity: AtomicU64,
+    /// Negotiated features.
+    pub features: Features,
+    /// Logical block size in bytes, a power of two from 512 to 64 KiB.
+    pub block_size: u32,
+    /// Most data segments in one request, at least 1.
+    pub seg_max: u32,
+    /// Most bytes in one segment; `u32::MAX` when the device sets no limit.
+    pub size_max: u32,
+    /// The medium refuses writes.
+    pub read_only: bool,
+    /// The device has a volatile write cache, so that FLUSH must reach it (5.2.5.2's deduction).
+    pub writeback: bool,
+    /// Present with DISCARD.
+    pub discard: Option<RangeLimits>,
+    /// Present with WRITE_ZEROES.
+    pub write_zeroes: Option<RangeLimits>,
+    /// Present with TOPOLOGY.
+    pub topology: Option<Topology>,
+}
+
+impl Geometry {
+    /// A writable device of `capacity` sectors without any option: the ground that `device.rs` and tests build on.
+    pub fn plain(capacity: u64) -> Self {
+        Self {
+            capacity: AtomicU64::new(capacity),
+            features: Features::default(),
+            block_size: 512,
+            seg_max: 1,
+            size_max: u32::MAX,
+            read_only: false,
+            writeback: false,
+            discard: None,
+            write_zeroes: None,
+            topology: None,
+        }
+    }
+
+    /// Capacity in sectors.
+    #[inline(always)]
+    pub fn capacity(&self) -> u64 {
+        // Relaxed: a request is held against the capacity before or after a change, and the device checks again.
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// Notes a changed capacity; returns the old one.
+    pub(crate) fn set_capacity(&self, sectors: u64) -> u64 {
+        let old = self.capacity();
+        self.capacity.store(sectors, Ordering::Relaxed);
+        old
+    }
+}

@@ -1,0 +1,113 @@
+//! Device-visible memory as tables of small records: the only place where the driver dereferences DMA memory.
+//!
+//! Every access is one relaxed atomic of the field's width, so a device that writes where it should not can change a
+//! value but cause no undefined behaviour; ordering is added by `barrier.rs`. Indices are masked to the table, so no
+//! index, right or wrong, reaches outside it: the accessors are safe, and the mask is the price (one instruction).
+//! It knows neither rings nor slots. Fields are little-endian on the wire.
+//!
+//! Under loom a table owns loom atomics instead of looking at DMA memory; a clone shares them, for the model's device.
+#![allow(
+    clippy::cast_ptr_alignment,
+    reason = "the table's alignment is checked when it is made, the offset's by const"
+)]
+use crate::dma::DmaBlock;
+use crate::sync::Ordering::Relaxed;
+#[cfg(not(loom))]
+use core::marker::PhantomData;
+
+/// `count` records of `STRIDE` bytes; `count` is a power of two.
+pub(crate) struct Records<'m, const STRIDE: usize> {
+    mask: usize,
+    #[cfg(not(loom))]
+    base: core::ptr::NonNull<u8>,
+    #[cfg(not(loom))]
+    memory: PhantomData<&'m [core::sync::atomic::AtomicU64]>,
+    #[cfg(loom)]
+    words: std::sync::Arc<[loom::sync::atomic::AtomicU64]>,
+    #[cfg(loom)]
+    memory: std::marker::PhantomData<&'m ()>,
+}
+
+// SAFETY: all access through the handle is atomic, so threads may share and move it like `&[AtomicU64]`.
+#[cfg(not(loom))]
+unsafe impl<const STRIDE: usize> Send for Records<'_, STRIDE> {}
+// SAFETY: as above.
+#[cfg(not(loom))]
+unsafe impl<const STRIDE: usize> Sync for Records<'_, STRIDE> {}
+
+impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
+    /// Bytes that `count` records take.
+    pub(crate) const fn bytes(count: usize) -> usize {
+        count * STRIDE
+    }
+
+    /// The table at the start of `block`; `None` if it does not fit there or is not aligned to `STRIDE` (8 at most).
+    #[cfg(not(loom))]
+    pub(crate) fn new(block: &DmaBlock<'m>, count: usize) -> Option<Self> {
+        let align = if STRIDE < 8 { STRIDE } else { 8 };
+        let fits = count.is_power_of_two() && Self::bytes(count) <= block.len();
+        let aligned = block.base().as_ptr().addr().is_multiple_of(align);
+        (fits && aligned).then(|| Self { mask: count - 1, base: block.base(), memory: PhantomData })
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new(_: &DmaBlock<'m>, count: usize) -> Option<Self> {
+        let words = (0..count * STRIDE.div_ceil(8)).map(|_| loom::sync::atomic::AtomicU64::new(0)).collect();
+        Some(Self { mask: count - 1, words, memory: std::marker::PhantomData })
+    }
+}
+
+#[cfg(loom)]
+impl<const STRIDE: usize> Clone for Records<'_, STRIDE> {
+    fn clone(&self) -> Self {
+        Self { mask: self.mask, words: self.words.clone(), memory: std::marker::PhantomData }
+    }
+}
+
+/// One accessor pair: a field of `$int` at byte `OFFSET` of a record.
+macro_rules! field {
+    ($load:ident, $store:ident, $int:ty, $atomic:ident) => {
+        #[cfg(not(loom))]
+        #[inline(always)]
+        pub(crate) fn $load<const OFFSET: usize>(&self, index: usize) -> $int {
+            const { assert!(OFFSET + size_of::<$int>() <= STRIDE && OFFSET % size_of::<$int>() == 0) };
+            // SAFETY: the masked record lies in the block and the field in the record (asserted above); the block's
+            // memory is mapped for 'm and at least as aligned as the field; it is only ever accessed atomically.
+            let field = unsafe {
+                core::sync::atomic::$atomic::from_ptr(
+                    self.base.as_ptr().add((index & self.mask) * STRIDE + OFFSET).cast::<$int>(),
+                )
+            };
+            <$int>::from_le(field.load(Relaxed))
+        }
+
+        #[cfg(not(loom))]
+        #[inline(always)]
+        pub(crate) fn $store<const OFFSET: usize>(&self, index: usize, value: $int) {
+            const { assert!(OFFSET + size_of::<$int>() <= STRIDE && OFFSET % size_of::<$int>() == 0) };
+            // SAFETY: as for the load.
+            let field = unsafe {
+                core::sync::atomic::$atomic::from_ptr(
+                    self.base.as_ptr().add((index & self.mask) * STRIDE + OFFSET).cast::<$int>(),
+                )
+            };
+            field.store(value.to_le(), Relaxed);
+        }
+
+        #[cfg(loom)]
+        pub(crate) fn $load<const OFFSET: usize>(&self, index: usize) -> $int {
+            self.words[(index & self.mask) * STRIDE.div_ceil(8) + OFFSET / 8].load(Relaxed) as $int
+        }
+
+        #[cfg(loom)]
+        pub(crate) fn $store<const OFFSET: usize>(&self, index: usize, value: $int) {
+            self.words[(index & self.mask) * STRIDE.div_ceil(8) + OFFSET / 8].store(value as u64, Relaxed);
+        }
+    };
+}
+
+impl<const STRIDE: usize> Records<'_, STRIDE> {
+    field!(load8, store8, u8, AtomicU8);
+    field!(load16, store16, u16, AtomicU16);
+    field!(load64, store64, u64, AtomicU64);
+}

@@ -1,0 +1,379 @@
+//! What both kinds of queue do alike: hold a request against the device's facts, stage it, settle the device's answer.
+//!
+//! All methods take `&self`: a slot's memory is exclusively the caller's by the state that the slot is in (`slot.rs`),
+//! and nothing here claims, publishes or releases. The plain case, a read or write of one segment within every limit,
+//! is decided first and inlined; everything else goes through [`Core::shape`].
+use super::oversize::{ChainLimits, Cursor, Parents};
+use super::tables::LargeTables;
+use crate::dma::{Buffer, Segment};
+use crate::geometry::{Geometry, RangeLimits};
+use crate::request::{Completion, Operation, Refusal, Request, Ticket};
+use crate::ring::chain::{Chains, Head, INLINE};
+use crate::ring::split::{SplitRing, UsedEntry};
+use crate::slot::{Answer, Bitmap, Lines, Record, State};
+use crate::spec::{ID_BYTES, SECTOR_SHIFT, request_status};
+use core::fmt;
+
+/// What a device did that broke its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// A used id that is no chain's head.
+    UnknownId,
+    /// A used id whose chain is not in flight.
+    NotInFlight,
+    /// More bytes written than the chain has.
+    TooLong,
+    /// A chain given back without a status.
+    NoStatus,
+    /// A used index further on than chains are in flight.
+    IndexJump,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownId => "used id is no chain's head",
+            Self::NotInFlight => "used id names a chain that is not in flight",
+            Self::TooLong => "used length exceeds the chain",
+            Self::NoStatus => "chain given back without a status",
+            Self::IndexJump => "used index ahead of what is in flight",
+        })
+    }
+}
+
+/// How a request goes to the device.
+pub(crate) enum Shape {
+    /// As one chain.
+    Chain,
+    /// Cut into several.
+    Oversize,
+    /// Not at all: there is nothing to do for the device.
+    Done,
+}
+
+/// The parts of a queue that never change hands.
+pub(crate) struct Core<'m, B> {
+    pub(crate) geometry: &'m Geometry,
+    pub(crate) ring: SplitRing<'m>,
+    pub(crate) chains: Chains<'m>,
+    pub(crate) lines: Lines<'m>,
+    pub(crate) records: &'m [Record<B>],
+    pub(crate) free: Bitmap<'m>,
+    pub(crate) parked: Bitmap<'m>,
+    pub(crate) staged: Bitmap<'m>,
+    pub(crate) parents: Parents<'m, B>,
+    pub(crate) tables: Option<LargeTables<'m>>,
+    pub(crate) limits: ChainLimits,
+    /// Most segments that a chain through a table of the pool may have.
+    large: usize,
+    /// Bit `operation`: plain requests of this kind are allowed; bit `16 + operation`: the same with its flag.
+    plain: u32,
+    block_mask: u64,
+}
+
+impl<'m, B> Core<'m, B> {
+    /// The facts that the plain path looks at, from the geometry: which operations need no second thought.
+    pub(crate) fn plain_operations(geometry: &Geometry) -> u32 {
+        let write = u32::from(!geometry.read_only) << Operation::Write as u32;
+        // Force unit access without a write cache is a plain write.
+        let durable = if geometry.writeback { 0 } else { write << 16 };
+        1 << Operation::Read as u32 | write | durable
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a queue is these parts; one caller")]
+    pub(crate) fn new(
+        geometry: &'m Geometry,
+        ring: SplitRing<'m>,
+        chains: Chains<'m>,
+        lines: Lines<'m>,
+        records: &'m [Record<B>],
+        [free, parked, staged]: [Bitmap<'m>; 3],
+        parents: Parents<'m, B>,
+        tables: Option<LargeTables<'m>>,
+    ) -> Self {
+        let by_ring = (ring.size() as usize).saturating_sub(2).max(1);
+        let by_device = (geometry.seg_max as usize).max(1).min(by_ring);
+        let inline = if chains.has_tables() { INLINE.min(by_device) } else { 1 };
+        Self {
+            limits: ChainLimits { segments: inline, bytes: geometry.size_max, unit: geometry.block_size },
+            plain: Self::plain_operations(geometry),
+            block_mask: u64::from(geometry.block_size - 1),
+            large: tables.as_ref().map_or(inline, |tables| tables.segments.min(by_device)),
+            tables,
+            geometry,
+            ring,
+            chains,
+            lines,
+            records,
+            free,
+            parked,
+            staged,
+            parents,
+        }
+    }
+
+    /// A slot's record. Slot numbers come from the free bitmap or from [`Chains::slot_of`], both below the number of
+    /// records.
+    #[inline(always)]
+    pub(crate) fn record(&self, slot: u16) -> &'m Record<B> {
+        &self.records[slot as usize]
+    }
+
+    /// The ticket of a slot's present use.
+    #[inline(always)]
+    pub(crate) fn ticket(&self, slot: u16) -> Ticket {
+        Ticket { slot, generation: self.record(slot).state().generation() }
+    }
+
+    /// Checks a used entry and says which slot it completes and how. Whatever the device wrote, nothing is indexed
+    /// unchecked and status is read once. The entry was covered by a used index read before.
+    #[inline(always)]
+    pub(crate) fn settle(&self, entry: UsedEntry) -> Result<(u16, State, Answer), Violation> {
+        let (slot, other) = self.chains.slot_of(entry.id).ok_or(Violation::UnknownId)?;
+        let record = self.record(slot);
+        let state = record.state();
+        if state.phase() != State::IN_FLIGHT || state.has(State::OTHER_HEAD) != other {
+            return Err(Violation::NotInFlight);
+        }
+        let writable = record.word();
+        if entry.len > writable + 1 {
+            return Err(Violation::TooLong);
+        }
+        let status = self.lines.read_status(slot);
+        if status == request_status::POISON {
+            return Err(Violation::NoStatus);
+        }
+        Ok((slot, state, Answer::new(status, entry.len, writable)))
+    }
+
+    /// Whether `sectors` from `lba` on lie on the medium.
+    #[inline(always)]
+    fn inside(&self, lba: u64, sectors: u64) -> bool {
+        self.geometry.capacity().checked_sub(sectors).is_some_and(|last| lba <= last)
+    }
+}
+
+impl<B: Buffer> Core<'_, B> {
+    /// The segment of a plain request: one read or write of one segment, allowed, aligned, inside, within the limits.
+    /// `None` says nothing against the request: [`Core::shape`] decides.
+    #[inline(always)]
+    pub(crate) fn plain(&self, request: &Request<B>) -> Option<Segment> {
+        let [segment] = request.buffer.as_ref()?.segments() else { return None };
+        let len = u64::from(segment.len());
+        let allowed = self.plain >> (request.operation as u32 | u32::from(request.flag) << 4) & 1 != 0;
+        let aligned = (request.lba << SECTOR_SHIFT | len) & self.block_mask == 0;
+        let fits = segment.len().wrapping_sub(1) < self.limits.bytes;
+        (allowed && aligned && fits && self.inside(request.lba, len >> SECTOR_SHIFT)).then_some(*segment)
+    }
+
+    /// Stages a plain request in `slot`, which the caller claimed. Returns the head to offer.
+    #[inline(always)]
+    pub(crate) fn stage_plain(&self, slot: u16, request: Request<B>, data: Segment, phase: u32, flags: u32) -> Head {
+        let writes = matches!(request.operation, Operation::Read);
+        self.lines.write(slot, request.operation, request.lba);
+        let head = self.chains.one(&self.ring, slot, self.lines.header(slot), data, writes);
+        let writable = if writes { data.len() } else { 0 };
+        self.fill(slot, request.token, request.buffer, writable);
+        self.enter(slot, phase, flags | State::BUFFER, head);
+        head
+    }
+
+    /// Puts the caller's things into a claimed slot.
+    #[inline(always)]
+    fn fill(&self, slot: u16, token: u64, buffer: Option<B>, writable: u32) {
+        let record = self.record(slot);
+        record.set_word(writable);
+        // SAFETY: the slot is claimed by this thread (state 2), so nobody else touches its content.
+        unsafe {
+            record.content.with(|content| {
+                content.token = token;
+                if let Some(buffer) = buffer {
+                    content.buffer.write(buffer);
+                }
+            });
+        }
+    }
+
+    /// Moves a slot into `phase` with these flags, within its present generation.
+    #[inline(always)]
+    fn enter(&self, slot: u16, phase: u32, flags: u32, head: Head) {
+        let record = self.record(slot);
+        let other = if head.other { State::OTHER_HEAD } else { 0 };
+        record.set_state(record.state().with(phase, flags | other));
+    }
+
+    /// Decides how any request goes to the device, or why it does not.
+    #[cold]
+    pub(crate) fn shape(&self, request: &Request<B>) -> Result<Shape, Refusal> {
+        let changes = !matches!(request.operation, Operation::Read | Operation::GetId | Operation::Flush);
+        if changes && self.geometry.read_only {
+            return Err(Refusal::ReadOnly);
+        }
+        match request.operation {
+            Operation::Read | Operation::Write => self.shape_data(request),
+            Operation::Discard => self.shape_range(request, self.geometry.discard),
+            Operation::WriteZeroes => self.shape_range(request, self.geometry.write_zeroes),
+            Operation::Flush if self.geometry.writeback => Ok(Shape::Chain),
+            // Write-through: what was answered is durable (5.2.5.2).
+            Operation::Flush => Ok(Shape::Done),
+            Operation::GetId => match request.buffer.as_ref().map(Buffer::segments) {
+                Some([segment]) if segment.len() >= ID_BYTES => Ok(Shape::Chain),
+                _ => Err(Refusal::BadBuffer),
+            },
+        }
+    }
+
+    fn shape_data(&self, request: &Request<B>) -> Result<Shape, Refusal> {
+        let segments = request.buffer.as_ref().map_or(&[][..], Buffer::segments);
+        let bytes: u64 = segments.iter().map(|s| u64::from(s.len())).sum();
+        if bytes == 0 || segments.iter().any(|s| s.is_empty()) {
+            return Err(Refusal::Empty);
+        }
+        if (request.lba << SECTOR_SHIFT | bytes) & self.block_mask != 0 {
+            return Err(Refusal::Unaligned);
+        }
+        if !self.inside(request.lba, bytes >> SECTOR_SHIFT) {
+            return Err(Refusal::OutOfRange);
+        }
+        let short = segments.iter().all(|s| s.len() <= self.limits.bytes) && bytes < u64::from(u32::MAX);
+        if short && segments.len() <= self.large {
+            return Ok(Shape::Chain);
+        }
+        Cursor::can_cut(segments, &self.limits).then_some(Shape::Oversize).ok_or(Refusal::Unaligned)
+    }
+
+    fn shape_range(&self, request: &Request<B>, limits: Option<RangeLimits>) -> Result<Shape, Refusal> {
+        let limits = limits.ok_or(Refusal::Unsupported)?;
+        if request.flag && !limits.may_unmap {
+            return Err(Refusal::Unsupported);
+        }
+        if request.sectors == 0 {
+            return Err(Refusal::Empty);
+        }
+        let bytes = u64::from(request.sectors) << SECTOR_SHIFT;
+        if (request.lba << SECTOR_SHIFT | bytes) & self.block_mask != 0 {
+            return Err(Refusal::Unaligned);
+        }
+        if !self.inside(request.lba, u64::from(request.sectors)) {
+            return Err(Refusal::OutOfRange);
+        }
+        Ok(if request.sectors <= limits.max_sectors { Shape::Chain } else { Shape::Oversize })
+    }
+
+    /// Stages any request of shape [`Shape::Chain`] in `slot`. Gives it back when it needs a table of the pool and
+    /// none is left: it is to be cut instead.
+    #[cold]
+    pub(crate) fn stage(&self, slot: u16, request: Request<B>, phase: u32, flags: u32) -> Result<Head, Request<B>> {
+        let operation = request.operation;
+        let writes = matches!(operation, Operation::Read | Operation::GetId);
+        let durable = operation == Operation::Write && request.flag && self.geometry.writeback;
+        let mut flags = flags | if durable { State::FLUSH_FOLLOWS } else { 0 };
+        let data = request.buffer.as_ref().map_or(&[][..], Buffer::segments);
+        let identity = [data.first().map_or(self.lines.range(slot), |s| s.first(ID_BYTES))];
+        let data = if operation == Operation::GetId { &identity[..] } else { data };
+        let head = match operation {
+            Operation::Discard | Operation::WriteZeroes => {
+                self.stage_range(slot, operation, request.lba, request.sectors, request.flag)
+            }
+            _ if data.len() > self.limits.segments => {
+                let Some(head) = self.chain_large(slot, data, writes) else { return Err(request) };
+                flags |= State::LARGE_TABLE;
+                self.lines.write(slot, operation, request.lba);
+                head
+            }
+            _ => self.chain_up(slot, operation, request.lba, data, writes),
+        };
+        let writable = if writes { data.iter().map(|s| s.len()).sum() } else { 0 };
+        flags |= if request.buffer.is_some() { State::BUFFER } else { 0 };
+        self.fill(slot, request.token, request.buffer, writable);
+        self.enter(slot, phase, flags, head);
+        Ok(head)
+    }
+
+    /// Writes header and chain for at most [`ChainLimits::segments`] segments.
+    pub(crate) fn chain_up(&self, slot: u16, operation: Operation, lba: u64, data: &[Segment], writes: bool) -> Head {
+        self.lines.write(slot, operation, lba);
+        let header = self.lines.header(slot);
+        match data {
+            [] => self.chains.none(&self.ring, slot, header),
+            [one] => self.chains.one(&self.ring, slot, header, *one, writes),
+            _ => self.chains.inline(&self.ring, slot, header, data, writes),
+        }
+    }
+
+    fn chain_large(&self, slot: u16, data: &[Segment], writes: bool) -> Option<Head> {
+        let tables = self.tables.as_ref()?;
+        let table = tables.take(slot)?;
+        let frame = (self.lines.header(slot), self.lines.status(slot));
+        Some(self.chains.large(&self.ring, &tables.pool, table, slot, frame, data, writes))
+    }
+
+    /// Writes header, range and chain of a DISCARD or WRITE ZEROES.
+    pub(crate) fn stage_range(&self, slot: u16, operation: Operation, lba: u64, sectors: u32, unmap: bool) -> Head {
+        self.lines.write(slot, operation, 0);
+        self.lines.write_range(slot, lba, sectors, unmap);
+        self.chains.one(&self.ring, slot, self.lines.header(slot), self.lines.range(slot), false)
+    }
+
+    /// Stages a child of parent `parent`, or the FLUSH that follows a durable write, in a slot that its request
+    /// already owns.
+    pub(crate) fn stage_again(&self, slot: u16, head: Head, writable: u32, phase: u32, flags: u32) {
+        self.record(slot).set_word(writable);
+        self.enter(slot, phase, flags, head);
+    }
+
+    /// Parks the end of a request in a slot that the drainer holds.
+    pub(crate) fn park(&self, slot: u16, token: u64, buffer: Option<B>, answer: Answer, flags: u32) {
+        let flags = flags | if buffer.is_some() { State::BUFFER } else { 0 };
+        self.fill(slot, token, buffer, answer.0);
+        let record = self.record(slot);
+        record.set_state(record.state().with(State::PARKED, flags));
+    }
+
+    /// After a chain through the pool: the table is free again and the slot's head its own.
+    #[cold]
+    pub(crate) fn return_table(&self, slot: u16) {
+        if let Some(tables) = &self.tables {
+            self.chains.restore(&self.ring, slot);
+            tables.give_back(slot);
+        }
+    }
+
+    /// Takes a parked slot's completion, if it has one, and leaves the slot released.
+    ///
+    /// # Safety
+    /// The slot is parked and this thread took its bit out of the parked set.
+    pub(crate) unsafe fn collect(&self, slot: u16) -> Option<Completion<B>> {
+        let record = self.record(slot);
+        let state = record.state();
+        if state.has(State::CHILD) {
+            record.set_state(state.released());
+            return None;
+        }
+        // SAFETY: handed on to the caller; the state of a parked slot says what it holds.
+        let (token, buffer) = unsafe { self.empty(slot, state) };
+        record.set_state(state.released());
+        Some(Completion { token, result: Answer(record.word()).result(), buffer })
+    }
+
+    /// Parks a slot that a cut request no longer needs: its submitter takes the slot and nothing else.
+    pub(crate) fn park_empty(&self, slot: u16, flags: u32) {
+        let record = self.record(slot);
+        record.set_state(record.state().with(State::PARKED, flags | State::CHILD));
+    }
+
+    /// Takes token and buffer out of a slot.
+    ///
+    /// # Safety
+    /// The slot belongs to this thread: its chain was given back by the device (or the device is quiesced), or it was
+    /// never published; and its state, which is `state`, has not been released.
+    #[inline(always)]
+    pub(crate) unsafe fn empty(&self, slot: u16, state: State) -> (u64, Option<B>) {
+        // SAFETY: the slot is this thread's by the contract; the buffer is initialised when the state says so.
+        unsafe {
+            self.record(slot)
+                .content
+                .with(|content| (content.token, state.has(State::BUFFER).then(|| content.buffer.assume_init_read())))
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! One thread's way into a shared queue: claim, stage, and the drainer's section.
+//!
+//! A submitter is one thread's (`&mut`); what it shares with others goes through the gates and sets of
+//! [`SharedQueue`]. `mine` says which slots it claimed and has not got back, so that it finds its parked completions
+//! with one locked instruction per word and never looks at another submitter's slot.
+//!
+//! A request of its own that it drains is handed over directly; another submitter's is parked and that one woken after
+//! the gate is free.
+use super::core::{Shape, Violation};
+use super::oversize::Next;
+use super::shared::{SharedQueue, Wake};
+use crate::dma::Buffer;
+use crate::request::{Completion, Error, Gone, Refusal, Refused, Request, Ticket};
+use crate::slot::{Answer, MAX_WORDS, State, slots_of};
+use crate::sync::Ordering;
+use crate::transport::Doorbell;
+
+/// One thread's way into a [`SharedQueue`].
+pub struct Submitter<'q, 'm, B: Buffer, D: Doorbell, W: Wake> {
+    queue: &'q SharedQueue<'m, B, D, W>,
+    number: u8,
+    /// The bitmap word to claim from next.
+    near: usize,
+    /// The slots that this submitter claimed and has not got back.
+    mine: [u64; MAX_WORDS],
+}
+
+impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
+    pub(super) fn new(queue: &'q SharedQueue<'m, B, D, W>, number: u8) -> Self {
+        Self { queue, number, near: 0, mine: [0; MAX_WORDS] }
+    }
+
+    /// Its number, which [`Wake::wake`] names.
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Begins a batch of about `want` requests: slots are claimed for so many at a time.
+    #[inline(always)]
+    pub fn batch(&mut self, want: u32) -> SharedBatch<'_, 'q, 'm, B, D, W> {
+        SharedBatch { submitter: self, want: want.clamp(1, 64), word: 0, reserved: 0, staged: 0 }
+    }
+
+    /// Submits one request.
+    ///
+    /// # Errors
+    /// As [`SharedBatch::push`].
+    #[inline]
+    pub fn submit(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
+        self.batch(1).push(request)
+    }
+
+    /// Hands completions of this submitter's requests to `sink` and returns how many. Drains the used ring for all
+    /// submitters when nobody else is at it; otherwise leaves word and takes what was parked.
+    #[inline]
+    pub fn reap(&mut self, mut sink: impl FnMut(Completion<B>)) -> usize {
+        let reaping = &self.queue.reaping;
+        let mut handed = self.collect(&mut sink);
+        if reaping.gate.enter() || reaping.gate.insist() {
+            loop {
+                let (own, woken) = self.drain(&mut sink);
+                handed += own;
+                let again = reaping.gate.leave();
+                for number in slots_of(0, woken) {
+                    self.queue.wake.wake(number as u8);
+                }
+                if !(again && reaping.gate.enter()) {
+                    break;
+                }
+            }
+        }
+        handed + self.collect(&mut sink)
+    }
+
+    /// Takes what others parked for this submitter: one locked instruction per word that has something.
+    #[inline(always)]
+    fn collect(&mut self, sink: &mut impl FnMut(Completion<B>)) -> usize {
+        let core = self.queue.core();
+        let mut handed = 0;
+        for w in 0..core.parked.len() {
+            let bits = core.parked.take_of(w, self.mine[w]);
+            for slot in slots_of(w, bits) {
+                // SAFETY: the slot is parked, and its bit was just taken by its submitter.
+                if let Some(completion) = unsafe { core.collect(slot) } {
+                    sink(completion);
+                    handed += 1;
+                }
+            }
+            self.give_back(w, bits);
+        }
+        handed
+    }
+
+    /// Slots of word `w` that this submitter is done with.
+    #[inline(always)]
+    fn give_back(&mut self, w: usize, bits: u64) {
+        self.mine[w] &= !bits;
+        if bits != 0 {
+            self.queue.core().free.put(w, bits);
+        }
+    }
+
+    /// The reap holder's section: at most one ring long. Returns own completions handed out and whom to wake.
+    fn drain(&mut self, sink: &mut impl FnMut(Completion<B>)) -> (usize, u64) {
+        let queue = self.queue;
+        let mut drained = Drained { word: 0, freed: 0, parked: 0, handed: 0, woken: 0 };
+        queue.reaping.gate.answer();
+        for _ in 0..self.ready() {
+            // SAFETY: this thread holds the reap gate.
+            let entry = unsafe { queue.reaping.consumer.with(|consumer| queue.core().ring.take(consumer)) };
+            match queue.core().settle(entry) {
+                Ok((slot, state, answer)) => self.finish(slot, state, answer, &mut drained, sink),
+                Err(violation) => {
+                    queue.break_with(violation);
+                    break;
+                }
+            }
+        }
+        self.flush(&mut drained);
+        (drained.handed, drained.woken)
+    }
+
+    /// Used entries that may be taken now. The caller holds the reap gate.
+    #[inline(always)]
+    fn ready(&self) -> u16 {
+        let queue = self.queue;
+        // SAFETY: by this function's condition.
+        let (ready, outstanding) = unsafe {
+            queue.reaping.consumer.with(|consumer| {
+                let ready = queue.core().ring.look(consumer);
+                // After the look: `published` is stored before the index whose answer was just seen.
+                (ready, consumer.behind(queue.publishing.published.load(Ordering::Relaxed) as u16))
+            })
+        };
+        if ready > outstanding {
+            queue.break_with(Violation::IndexJump);
+        }
+        if queue.reaping.broken.load(Ordering::Relaxed) == 0 { ready } else { 0 }
+    }
+
+    /// Completes one settled slot, for whomever it belongs to.
+    #[inline(always)]
+    fn finish(
+        &mut self,
+        slot: u16,
+        state: State,
+        answer: Answer,
+        drained: &mut Drained,
+        sink: &mut impl FnMut(Completion<B>),
+    ) {
+        self.queue.reaping.counters.completed.add(1);
+        let word = usize::from(slot) / 64;
+        if word != drained.word {
+            self.flush(drained);
+            drained.word = word;
+        }
+        if state.has(State::SPECIAL) {
+            return self.finish_special(slot, state, answer, drained, sink);
+        }
+        let core = self.queue.core();
+        if state.owner() == self.number {
+            // SAFETY: the device gave the slot's chain back, as `settle` checked, and `state` is what it says.
+            let (token, buffer) = unsafe { core.empty(slot, state) };
+            core.record(slot).set_state(state.released());
+            drained.free(slot);
+            drained.handed += 1;
+            sink(Completion { token, result: answer.result(), buffer });
+        } else {
+            core.record(slot).set_word(answer.0);
+            core.record(slot).set_state(state.moved_to(State::PARKED));
+            drained.park(slot, state);
+        }
+    }
+
+    #[cold]
+    fn finish_special(
+        &mut self,
+        slot: u16,
+        state: State,
+        answer: Answer,
+        drained: &mut Drained,
+        sink: &mut impl FnMut(Completion<B>),
+    ) {
+        let core = self.queue.core();
+        // SAFETY: settled by this thread, which holds the reap gate.
+        match unsafe { core.follow(slot, state, answer, State::STAGED) } {
+            Next::Staged(_) => self.queue.publish(self.number, usize::from(slot) / 64, 1 << (slot % 64)),
+            Next::Released if state.owner() == self.number => {
+                core.record(slot).set_state(state.released());
+                drained.free(slot);
+            }
+            // The slot counts as its submitter's until that one takes it, so it goes through the parked set as well.
+            Next::Released => {
+                core.park_empty(slot, State::owned_by(state.owner()));
+                drained.park(slot, state);
+            }
+            Next::Finished(token, buffer, answer) if state.owner() == self.number => {
+                core.record(slot).set_state(state.released());
+                drained.free(slot);
+                drained.handed += 1;
+                sink(Completion { token, result: answer.result(), buffer });
+            }
+            Next::Finished(token, buffer, answer) => {
+                core.park(slot, token, buffer, answer, State::owned_by(state.owner()));
+                drained.park(slot, state);
+            }
+        }
+    }
+
+    /// Puts the collected slots of one word where they belong.
+    #[inline(always)]
+    fn flush(&mut self, drained: &mut Drained) {
+        self.give_back(drained.word, core::mem::take(&mut drained.freed));
+        if drained.parked != 0 {
+            self.queue.core().parked.put(drained.word, core::mem::take(&mut drained.parked));
+        }
+    }
+
+    /// Asks for an interrupt once `want` more chains (at least 1) are done, and looks again. True: something can be
+    /// reaped now, or somebody else is draining: reap and ask again before waiting.
+    pub fn arm(&mut self, want: u16) -> bool {
+        let queue = self.queue;
+        let parked = (0..queue.core().parked.len()).any(|w| queue.core().parked.peek(w) & self.mine[w] != 0);
+        if parked || !queue.reaping.gate.enter() {
+            return true;
+        }
+        // SAFETY: this thread holds the reap gate.
+        let ready = unsafe {
+            queue.reaping.consumer.with(|consumer| {
+                let published = queue.publishing.published.load(Ordering::Relaxed) as u16;
+                let want = want.clamp(1, consumer.behind(published).max(1));
+                queue.core().ring.arm(consumer, want)
+            })
+        };
+        queue.reaping.gate.leave() || ready
+    }
+
+    /// Withdraws a request that the device does not know yet; `None` when it does, or when the ticket is not of this
+    /// submitter's present requests.
+    pub fn cancel(&mut self, ticket: Ticket) -> Option<Completion<B>> {
+        let core = self.queue.core();
+        let (word, bit) = (usize::from(ticket.slot) / 64, 1 << (ticket.slot % 64));
+        let mine = self.mine.get(word)? & bit != 0 && core.ticket(ticket.slot) == ticket;
+        let state = core.record(ticket.slot).state();
+        if !mine || state.has(State::CHILD) || core.staged.take_of(word, bit) == 0 {
+            return None;
+        }
+        if state.has(State::LARGE_TABLE) {
+            core.return_table(ticket.slot);
+        }
+        // SAFETY: its bit was taken out of the staged set, so no publisher will see it: the slot is this thread's.
+        let (token, buffer) = unsafe { core.empty(ticket.slot, state) };
+        core.record(ticket.slot).set_state(state.released());
+        self.give_back(word, bit);
+        Some(Completion { token, result: Err(Error::Gone(Gone::Cancelled)), buffer })
+    }
+
+    /// Notes an interrupt for the statistics; the caller is the one thread that waits for this queue's interrupts.
+    pub fn note_interrupt(&self) {
+        self.queue.reaping.counters.interrupts.add(1);
+    }
+}
+
+/// What a drain collected: slots of one word to be put back or parked, and whom to wake.
+struct Drained {
+    word: usize,
+    freed: u64,
+    parked: u64,
+    handed: usize,
+    woken: u64,
+}
+
+impl Drained {
+    #[inline(always)]
+    fn free(&mut self, slot: u16) {
+        self.freed |= 1 << (slot % 64);
+    }
+
+    #[inline(always)]
+    fn park(&mut self, slot: u16, state: State) {
+        self.parked |= 1 << (slot % 64);
+        self.woken |= 1 << state.owner();
+    }
+}
+
+/// Requests on their way to the device together. Slots come from one bitmap word at a time, so that a batch that fits
+/// one costs one claim and one publish.
+#[must_use = "dropping a batch publishes it; say so with `publish`"]
+pub struct SharedBatch<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> {
+    submitter: &'s mut Submitter<'q, 'm, B, D, W>,
+    want: u32,
+    word: usize,
+    /// Claimed in `word` and not yet filled.
+    reserved: u64,
+    /// Filled in `word` and not yet published.
+    staged: u64,
+}
+
+impl<B: Buffer, D: Doorbell, W: Wake> SharedBatch<'_, '_, '_, B, D, W> {
+    /// Stages a request.
+    ///
+    /// # Errors
+    /// Hands the request back with the reason: [`Refusal::Full`] is back-pressure, everything else the caller's error.
+    #[inline(always)]
+    pub fn push(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
+        let core = self.submitter.queue.core();
+        let Some(data) = core.plain(&request) else { return self.push_any(request) };
+        let Some(slot) = self.claim() else { return self.full(request) };
+        core.stage_plain(slot, request, data, State::STAGED, State::owned_by(self.submitter.number));
+        self.staged |= 1 << (slot % 64);
+        Ok(core.ticket(slot))
+    }
+
+    /// A claimed slot: from the reservation, or a new one.
+    #[inline(always)]
+    fn claim(&mut self) -> Option<u16> {
+        if self.reserved == 0 {
+            self.reserve()?;
+        }
+        let bit = self.reserved.trailing_zeros();
+        self.reserved &= self.reserved - 1;
+        Some((self.word * 64) as u16 + bit as u16)
+    }
+
+    fn reserve(&mut self) -> Option<()> {
+        if self.submitter.queue.reaping.broken.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        // Another word follows: what is staged in this one goes out first.
+        self.publish_staged();
+        let (word, bits) = self.submitter.queue.core().free.take(self.want, &mut self.submitter.near)?;
+        self.submitter.mine[word] |= bits;
+        (self.word, self.reserved) = (word, bits);
+        Some(())
+    }
+
+    #[cold]
+    fn full(&self, request: Request<B>) -> Result<Ticket, Refused<B>> {
+        let broken = self.submitter.queue.broken().is_some();
+        self.submitter.queue.by_submitter[usize::from(self.submitter.number)].full.add(u64::from(!broken));
+        Err(Refused { why: if broken { Refusal::Broken } else { Refusal::Full }, request })
+    }
+
+    /// Whatever is not plain: refusals, other operations, several segments, oversize.
+    #[cold]
+    fn push_any(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
+        let core = self.submitter.queue.core();
+        let owner = State::owned_by(self.submitter.number);
+        let shape = match core.shape(&request) {
+            Ok(shape) => shape,
+            Err(why) => return Err(Refused { why, request }),
+        };
+        let Some(slot) = self.claim() else { return self.full(request) };
+        let staged = match shape {
+            Shape::Oversize => Err(request),
+            Shape::Chain => core.stage(slot, request, State::STAGED, owner),
+            Shape::Done => {
+                core.park(slot, request.token, None, Answer::OK, owner);
+                core.parked.put(self.word, 1 << (slot % 64));
+                return Ok(core.ticket(slot));
+            }
+        };
+        match staged {
+            Ok(_) => self.staged |= 1 << (slot % 64),
+            Err(request) => return self.push_oversize(slot, request),
+        }
+        Ok(core.ticket(slot))
+    }
+
+    /// Cuts a request into the slots of the present reservation: all of its first chains are staged before any of them
+    /// can be published, since the parent is this thread's only until then.
+    fn push_oversize(&mut self, slot: u16, request: Request<B>) -> Result<Ticket, Refused<B>> {
+        let core = self.submitter.queue.core();
+        let owner = State::owned_by(self.submitter.number);
+        let unclaim = 1 << (slot % 64);
+        let parent = match core.open_parent(request) {
+            Ok(parent) => parent,
+            Err(request) => {
+                self.reserved |= unclaim;
+                return self.full(request);
+            }
+        };
+        let mut next = Some(slot);
+        while let Some(slot) = next {
+            // SAFETY: none of the parent's chains is published before this function returns.
+            if unsafe { core.stage_child(parent, slot, State::STAGED, owner) }.is_none() {
+                self.reserved |= 1 << (slot % 64);
+                break;
+            }
+            self.staged |= 1 << (slot % 64);
+            next = (self.reserved != 0).then(|| self.claim()).flatten();
+        }
+        Ok(core.ticket(slot))
+    }
+
+    #[inline(always)]
+    fn publish_staged(&mut self) {
+        let staged = core::mem::take(&mut self.staged);
+        if staged != 0 {
+            self.submitter.queue.publish(self.submitter.number, self.word, staged);
+        }
+    }
+
+    /// Makes everything staged available to the device.
+    #[inline(always)]
+    pub fn publish(self) {}
+}
+
+impl<B: Buffer, D: Doorbell, W: Wake> Drop for SharedBatch<'_, '_, '_, B, D, W> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.publish_staged();
+        self.submitter.give_back(self.word, self.reserved);
+    }
+}

@@ -1,0 +1,270 @@
+//! The split virtqueue: descriptor table, available ring, used ring (2.7 Split Virtqueues).
+//!
+//! It touches memory only. It does not know what a chain carries, who waits, or how to reach the device; it returns
+//! whether the device asked to be notified. Both indices the driver depends on are private shadows ([`Producer`],
+//! [`Consumer`]): of the memory that the device can write, only `used` and the event indices are ever read.
+//!
+//! Invariants:
+//! - an entry is stored before the index that offers it; `avail.idx` only moves forward, once per [`SplitRing::publish`];
+//! - at most `size` chains are outstanding (the slots see to it), so that entries are never overwritten unread;
+//! - a used index is believed up to the number of chains outstanding, and each used entry is read once.
+//!
+//! Memory, in order (each line 64 bytes): descriptors; available flags, index, entries, `used_event`; then, from a
+//! line of their own, the used ring and `avail_event`. The used ring starts 4 bytes before a line boundary, as its
+//! alignment of 4 allows, so that its 8-byte entries are naturally aligned and eight of them fill a line.
+use crate::barrier;
+use crate::dma::{DeviceAddress, DmaBlock, Segment};
+use crate::memory::Records;
+use crate::ring::crossed;
+use crate::spec::{SUPPRESS, descriptor_flag};
+
+/// Where the parts of a ring of `size` entries lie in its block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingLayout {
+    size: u16,
+    available: usize,
+    used: usize,
+    bytes: usize,
+}
+
+const LINE: usize = 64;
+
+impl RingLayout {
+    /// The layout for `size` descriptors, a power of two up to 32768 (2.7 Split Virtqueues).
+    pub(crate) const fn new(size: u16) -> Option<Self> {
+        if !size.is_power_of_two() || size > 32768 || size < 2 {
+            return None;
+        }
+        let n = size as usize;
+        let available = (16 * n).next_multiple_of(LINE);
+        let used = (available + 2 * n + 6).next_multiple_of(LINE) + LINE - 4;
+        Some(Self { size, available, used, bytes: (used + 8 * n + 6).next_multiple_of(LINE) })
+    }
+
+    /// Bytes of device-visible memory, to be aligned to 64.
+    pub(crate) const fn bytes(self) -> usize {
+        self.bytes
+    }
+
+    /// Where the available ring is; the descriptors are at the start of the block.
+    pub(crate) const fn available(self, block: DeviceAddress) -> DeviceAddress {
+        block.offset(self.available as u64)
+    }
+
+    pub(crate) const fn used(self, block: DeviceAddress) -> DeviceAddress {
+        block.offset(self.used as u64)
+    }
+}
+
+/// The driver's side of the available ring: a private shadow, one per ring, held by whoever may publish.
+#[derive(Debug, Default)]
+pub(crate) struct Producer {
+    /// Entries stored so far.
+    tail: u16,
+    /// What `avail.idx` says.
+    published: u16,
+}
+
+impl Producer {
+    /// What the next publish will tell the device.
+    #[inline(always)]
+    pub(crate) fn next(&self) -> u16 {
+        self.tail
+    }
+
+    /// Entries stored and not yet published.
+    #[inline(always)]
+    pub(crate) fn unpublished(&self) -> u16 {
+        self.tail.wrapping_sub(self.published)
+    }
+}
+
+/// The driver's side of the used ring: a private shadow, one per ring, held by whoever may drain.
+#[derive(Debug, Default)]
+pub(crate) struct Consumer {
+    /// Entries taken so far.
+    head: u16,
+    /// The used index when it was last read.
+    seen: u16,
+}
+
+impl Consumer {
+    /// Entries known to be there and not yet taken.
+    #[inline(always)]
+    pub(crate) fn known(&self) -> u16 {
+        self.seen.wrapping_sub(self.head)
+    }
+
+    /// Chains published and not taken back: what the used index may be ahead by.
+    #[inline(always)]
+    pub(crate) fn outstanding(&self, producer: &Producer) -> u16 {
+        self.behind(producer.published)
+    }
+
+    /// How far the entries taken are behind an available index.
+    #[inline(always)]
+    pub(crate) fn behind(&self, published: u16) -> u16 {
+        published.wrapping_sub(self.head)
+    }
+}
+
+/// A range of the available ring that was published: what a doorbell decision is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Published {
+    old: u16,
+    new: u16,
+}
+
+/// A used entry, as untrusted as everything that comes from the device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UsedEntry {
+    pub(crate) id: u32,
+    pub(crate) len: u32,
+}
+
+/// The ring's memory.
+#[cfg_attr(loom, derive(Clone))]
+pub(crate) struct SplitRing<'m> {
+    size: u16,
+    event_idx: bool,
+    descriptors: Records<'m, 16>,
+    /// `flags`, `idx`: words 0 and 1 in front of the entries.
+    available_head: Records<'m, 2>,
+    available: Records<'m, 2>,
+    used_event: Records<'m, 2>,
+    used_head: Records<'m, 2>,
+    used: Records<'m, 8>,
+    avail_event: Records<'m, 2>,
+}
+
+const FLAGS: usize = 0;
+const INDEX: usize = 1;
+
+impl<'m> SplitRing<'m> {
+    /// A ring over `block`, which must be zeroed; `None` if the block does not fit `layout`.
+    pub(crate) fn new(block: &DmaBlock<'m>, layout: RingLayout, event_idx: bool) -> Option<Self> {
+        let n = layout.size as usize;
+        let part = |offset, len, align| block.part(offset, len, align);
+        Some(Self {
+            size: layout.size,
+            event_idx,
+            descriptors: Records::new(&part(0, 16 * n, 16)?, n)?,
+            available_head: Records::new(&part(layout.available, 4, 2)?, 2)?,
+            available: Records::new(&part(layout.available + 4, 2 * n, 2)?, n)?,
+            used_event: Records::new(&part(layout.available + 4 + 2 * n, 2, 2)?, 1)?,
+            used_head: Records::new(&part(layout.used, 4, 4)?, 2)?,
+            used: Records::new(&part(layout.used + 4, 8 * n, 8)?, n)?,
+            avail_event: Records::new(&part(layout.used + 4 + 8 * n, 2, 2)?, 1)?,
+        })
+    }
+
+    /// Stores one descriptor: two plain stores.
+    #[inline(always)]
+    pub(crate) fn describe(&self, index: u16, buffer: Segment, flags: u16, next: u16) {
+        store_descriptor(&self.descriptors, index as usize, buffer, flags, next);
+    }
+
+    /// Stores the next available entry. The device does not know of it before [`Self::publish`].
+    #[inline(always)]
+    pub(crate) fn offer(&self, producer: &mut Producer, head: u16) {
+        self.available.store16::<0>(producer.tail as usize, head);
+        producer.tail = producer.tail.wrapping_add(1);
+    }
+
+    /// Makes every stored entry available: one index store for all of them.
+    #[inline(always)]
+    pub(crate) fn publish(&self, producer: &mut Producer) -> Published {
+        let range = Published { old: producer.published, new: producer.tail };
+        barrier::entries_before_index();
+        self.available_head.store16::<0>(INDEX, producer.tail);
+        producer.published = producer.tail;
+        range
+    }
+
+    /// Whether the device asked to be notified of `range`. The caller has put a full fence between the publish and
+    /// this: [`barrier::index_before_device_event`], or one that it needs there anyway.
+    #[inline(always)]
+    pub(crate) fn device_wants(&self, range: Published) -> bool {
+        if self.event_idx {
+            crossed(self.avail_event.load16::<0>(0), range.old, range.new)
+        } else {
+            range.old != range.new && self.used_head.load16::<0>(FLAGS) & SUPPRESS == 0
+        }
+    }
+
+    /// Reads the used index and returns how many entries are there to take, however wrong the device may be about it.
+    #[inline(always)]
+    pub(crate) fn look(&self, consumer: &mut Consumer) -> u16 {
+        consumer.seen = self.used_head.load16::<0>(INDEX);
+        barrier::index_before_used_entries();
+        consumer.known()
+    }
+
+    /// Takes the next used entry; only after [`Self::look`] said that there is one.
+    #[inline(always)]
+    pub(crate) fn take(&self, consumer: &mut Consumer) -> UsedEntry {
+        let entry = self.used.load64::<0>(consumer.head as usize);
+        consumer.head = consumer.head.wrapping_add(1);
+        UsedEntry { id: entry as u32, len: (entry >> 32) as u32 }
+    }
+
+    /// Asks for an interrupt once `want` (at least 1) more entries are used, and looks again. True: they are there
+    /// already, and an interrupt may not come.
+    pub(crate) fn arm(&self, consumer: &mut Consumer, want: u16) -> bool {
+        if self.event_idx {
+            self.used_event.store16::<0>(0, consumer.head.wrapping_add(want).wrapping_sub(1));
+        } else {
+            self.available_head.store16::<0>(FLAGS, 0);
+        }
+        barrier::event_before_last_look();
+        self.look(consumer) >= if self.event_idx { want } else { 1 }
+    }
+
+    /// Asks for no interrupt. With EVENT_IDX the last wish is left behind, which the device passes at most once in
+    /// 65536 entries; a spurious interrupt is harmless (2.7.7.1), a store per drain is not free.
+    pub(crate) fn disarm(&self) {
+        if !self.event_idx {
+            self.available_head.store16::<0>(FLAGS, SUPPRESS);
+        }
+    }
+
+    /// Puts the wish for an interrupt as far away as it can be: for a queue that is polled.
+    pub(crate) fn never_interrupt(&self, consumer: &Consumer) {
+        self.disarm();
+        if self.event_idx {
+            self.used_event.store16::<0>(0, consumer.head.wrapping_sub(1));
+        }
+    }
+
+    /// Descriptors in the table.
+    pub(crate) fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// Forgets everything that either side wrote; only when the device is quiesced.
+    pub(crate) fn clear(&self) {
+        for i in 0..self.size as usize {
+            self.available.store16::<0>(i, 0);
+            self.used.store64::<0>(i, 0);
+        }
+        for head in [&self.available_head, &self.used_head] {
+            head.store16::<0>(FLAGS, 0);
+            head.store16::<0>(INDEX, 0);
+        }
+        self.used_event.store16::<0>(0, 0);
+        self.avail_event.store16::<0>(0, 0);
+    }
+}
+
+/// Stores one descriptor of a ring's or a slot's table: the address, then length, flags and next in one word.
+#[inline(always)]
+pub(crate) fn store_descriptor(table: &Records<'_, 16>, index: usize, buffer: Segment, flags: u16, next: u16) {
+    table.store64::<0>(index, buffer.address().0);
+    table.store64::<8>(index, u64::from(buffer.len()) | u64::from(flags) << 32 | u64::from(next) << 48);
+}
+
+/// A descriptor flag for the device's side of the transfer.
+#[inline(always)]
+pub(crate) const fn write_flag(device_writes: bool) -> u16 {
+    if device_writes { descriptor_flag::WRITE } else { 0 }
+}

@@ -1,0 +1,327 @@
+//! Modern PCI: the four register windows that deviced mapped, and the doorbell.
+//!
+//! It reads no PCI configuration space, knows no BAR and never sees the MSI-X table: [`crate::startup`] has checked the
+//! windows against both, and here every access is checked against its window once more, so that nothing that the
+//! device says (a notify offset, a longer configuration) moves an access outside. Registers are reached by volatile
+//! accesses of their own width; there is never a reference to them.
+//!
+//! Ordering between registers and ordinary memory is in [`Window`] and nowhere else: what was stored before a register
+//! write is visible to the device when it sees the write, and nothing is loaded before a register read that it depends
+//! on has returned. The device's half: it handles a write only after it arrived, and reads memory afterwards. A machine
+//! whose fences leave device accesses out (RISC-V) needs a transport of its own.
+//!
+//! A device that was pulled out reads as all ones, which no status is: [`TransportError::Gone`].
+//!
+//! Specification: 4.1.3.1 PCI Device Layout, 4.1.4.3 Common configuration, 4.1.4.4 Notification, 4.1.4.5 ISR status,
+//! 4.1.4.6 Device-specific configuration, 4.1.5.2 Available Buffer Notifications.
+use super::{Doorbell, QueueId, RingAddresses, Transport, TransportError};
+use crate::spec::Features;
+use crate::sync::{Ordering, light_fence};
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+/// Offsets in the common configuration (4.1.4.3).
+mod common {
+    pub(super) const DEVICE_FEATURE_SELECT: u64 = 0;
+    pub(super) const DEVICE_FEATURE: u64 = 4;
+    pub(super) const DRIVER_FEATURE_SELECT: u64 = 8;
+    pub(super) const DRIVER_FEATURE: u64 = 12;
+    pub(super) const CONFIG_MSIX_VECTOR: u64 = 16;
+    pub(super) const NUM_QUEUES: u64 = 18;
+    pub(super) const DEVICE_STATUS: u64 = 20;
+    pub(super) const CONFIG_GENERATION: u64 = 21;
+    pub(super) const QUEUE_SELECT: u64 = 22;
+    pub(super) const QUEUE_SIZE: u64 = 24;
+    pub(super) const QUEUE_MSIX_VECTOR: u64 = 26;
+    pub(super) const QUEUE_ENABLE: u64 = 28;
+    pub(super) const QUEUE_NOTIFY_OFF: u64 = 30;
+    pub(super) const QUEUE_DESC: u64 = 32;
+    pub(super) const QUEUE_DRIVER: u64 = 40;
+    pub(super) const QUEUE_DEVICE: u64 = 48;
+}
+
+/// What a status register reads as when nothing answers: bits 4 and 5 included, which no device of this driver sets.
+const ALL_ONES: u8 = 0xff;
+
+/// An integer of a register's width, little-endian on the bus.
+trait Register: Copy {
+    /// Between the bus and the processor, in either direction.
+    fn swapped(self) -> Self;
+}
+
+macro_rules! registers {
+    ($($width:ty)*) => { $(
+        impl Register for $width {
+            #[inline(always)]
+            fn swapped(self) -> Self {
+                self.to_le()
+            }
+        }
+    )* };
+}
+registers!(u8 u16 u32);
+
+/// Registers mapped into the driver's address space, for as long as `'a`.
+#[derive(Debug)]
+pub struct Window<'a> {
+    base: NonNull<u8>,
+    len: u64,
+    mapping: PhantomData<&'a ()>,
+}
+
+// SAFETY: a window is a range of registers; the mapping is the same for every thread of the address space, reads have
+// no side effect that another thread could miss, and writes take `&mut`.
+unsafe impl Send for Window<'_> {}
+// SAFETY: as above; two threads that read registers at once do not interfere.
+unsafe impl Sync for Window<'_> {}
+
+impl Window<'_> {
+    /// Takes `len` bytes of registers at `base`.
+    ///
+    /// # Safety
+    /// For as long as the window or anything made from it lives, `base..base + len` is mapped, as device memory or as
+    /// ordinary memory that plays it, may be accessed in naturally aligned units of 1, 2 and 4 bytes, and is used
+    /// through no Rust reference. Whatever is written there, by whichever thread, breaks no promise of this program
+    /// other than the device's protocol.
+    pub const unsafe fn new(base: NonNull<u8>, len: u64) -> Self {
+        Self { base, len, mapping: PhantomData }
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Where it is mapped; a number, not a pointer.
+    pub fn address(&self) -> usize {
+        self.base.as_ptr().addr()
+    }
+
+    /// Where a register of `R`'s width at `offset` is; `None` if it does not lie inside or is not aligned.
+    fn register<R: Register>(&self, offset: u64) -> Option<NonNull<R>> {
+        let inside = offset.checked_add(size_of::<R>() as u64)? <= self.len;
+        let offset = usize::try_from(offset).ok().filter(|_| inside)?;
+        // SAFETY: `offset` is inside the mapped range, checked above; `new`'s caller vouches for the range.
+        let register = unsafe { self.base.add(offset) }.cast::<R>();
+        register.is_aligned().then_some(register)
+    }
+
+    fn read<R: Register>(&self, offset: u64) -> Option<R> {
+        let register = self.register::<R>(offset)?;
+        // SAFETY: validity: inside the mapping and aligned (`register`). Aliasing: registers, no Rust object there
+        // (`new`). Ordering: the fence below.
+        let value = unsafe { register.read_volatile() };
+        // What the register's value allows to be read from memory is read after it. Partner: the device, which stores
+        // to memory before it changes the register (status 0 after the last access to a queue, 2.4).
+        light_fence(Ordering::Acquire);
+        Some(value.swapped())
+    }
+
+    fn write<R: Register>(&mut self, offset: u64, value: R) -> Option<()> {
+        let register = self.register::<R>(offset)?;
+        // What was stored before is in memory when the device sees the write. Partner: the device, which reads memory
+        // (ring areas after DRIVER_OK) only after the write arrived.
+        light_fence(Ordering::Release);
+        // SAFETY: as in `read`.
+        unsafe { register.write_volatile(value.swapped()) };
+        Some(())
+    }
+}
+
+/// The four windows of a device; [`crate::startup::Authority::accept`] makes them from checked frames.
+#[derive(Debug)]
+pub struct Windows<'a> {
+    common: Window<'a>,
+    notify: Window<'a>,
+    multiplier: u32,
+    isr: Window<'a>,
+    device: Window<'a>,
+}
+
+impl<'a> Windows<'a> {
+    /// Puts windows together that the caller has checked itself, where there is no deviced: `multiplier` is the notify
+    /// capability's `notify_off_multiplier` in bytes. A window that is too short makes the accesses fail.
+    pub fn new(common: Window<'a>, notify: Window<'a>, multiplier: u32, isr: Window<'a>, device: Window<'a>) -> Self {
+        Self { common, notify, multiplier, isr, device }
+    }
+}
+
+/// A virtio device behind modern PCI registers.
+///
+/// ```
+/// use drv_virtio_block::transport::{Transport, TransportError, pci::{PciTransport, Window, Windows}};
+/// use core::ptr::NonNull;
+///
+/// let mut memory = [0_u64; 8];
+/// let base = NonNull::from(&mut memory).cast::<u8>();
+/// // SAFETY: 64 bytes of memory that plays the registers; nothing else touches it while the window lives.
+/// let window = || unsafe { Window::new(base, 64) };
+/// let transport = PciTransport::new(Windows::new(window(), window(), 4, window(), window()));
+/// assert_eq!(transport.status(), Ok(0));
+/// assert_eq!(transport.config_u32(64), Err(TransportError::NoSuchField { offset: 64 }));
+/// ```
+#[derive(Debug)]
+pub struct PciTransport<'a> {
+    windows: Windows<'a>,
+}
+
+impl<'a> PciTransport<'a> {
+    /// Takes the registers over. Nothing is read or written yet.
+    pub fn new(windows: Windows<'a>) -> Self {
+        Self { windows }
+    }
+
+    fn read<R: Register>(&self, offset: u64) -> Result<R, TransportError> {
+        self.windows.common.read(offset).ok_or(TransportError::Protocol)
+    }
+
+    fn write<R: Register>(&mut self, offset: u64, value: R) -> Result<(), TransportError> {
+        self.windows.common.write(offset, value).ok_or(TransportError::Protocol)
+    }
+
+    /// A 64-bit register as two of 32 bits, low part first (4.1.3.1).
+    fn write_pair(&mut self, offset: u64, value: u64) -> Result<(), TransportError> {
+        self.write(offset, value as u32)?;
+        self.write(offset + 4, (value >> 32) as u32)
+    }
+
+    fn select(&mut self, queue: QueueId) -> Result<(), TransportError> {
+        self.write(common::QUEUE_SELECT, queue.0)
+    }
+
+    fn config<R: Register>(&self, offset: u32) -> Result<R, TransportError> {
+        self.windows.device.read(u64::from(offset)).ok_or(TransportError::NoSuchField { offset })
+    }
+
+    /// The doorbell of the selected queue: its place is the device's word, so it is held against the window here.
+    fn place_doorbell(&self, queue: QueueId) -> Result<PciDoorbell<'a>, TransportError> {
+        let unit: u16 = self.read(common::QUEUE_NOTIFY_OFF)?;
+        let offset = u64::from(unit) * u64::from(self.windows.multiplier);
+        let register = self.windows.notify.register(offset).ok_or(TransportError::DoorbellOutside(queue))?;
+        Ok(PciDoorbell { register, value: queue.0.swapped(), mapping: PhantomData })
+    }
+}
+
+impl<'a> Transport for PciTransport<'a> {
+    type Doorbell = PciDoorbell<'a>;
+
+    fn status(&self) -> Result<u8, TransportError> {
+        let status = self.read(common::DEVICE_STATUS)?;
+        if status == ALL_ONES { Err(TransportError::Gone) } else { Ok(status) }
+    }
+
+    fn set_status(&mut self, status: u8) -> Result<(), TransportError> {
+        self.write(common::DEVICE_STATUS, status)
+    }
+
+    fn device_features(&mut self) -> Result<Features, TransportError> {
+        self.write(common::DEVICE_FEATURE_SELECT, 0_u32)?;
+        let low: u32 = self.read(common::DEVICE_FEATURE)?;
+        self.write(common::DEVICE_FEATURE_SELECT, 1_u32)?;
+        let high: u32 = self.read(common::DEVICE_FEATURE)?;
+        Ok(Features(u64::from(high) << 32 | u64::from(low)))
+    }
+
+    fn set_driver_features(&mut self, accepted: Features) -> Result<(), TransportError> {
+        self.write(common::DRIVER_FEATURE_SELECT, 0_u32)?;
+        self.write(common::DRIVER_FEATURE, accepted.0 as u32)?;
+        self.write(common::DRIVER_FEATURE_SELECT, 1_u32)?;
+        self.write(common::DRIVER_FEATURE, (accepted.0 >> 32) as u32)
+    }
+
+    fn num_queues(&self) -> Result<u16, TransportError> {
+        self.read(common::NUM_QUEUES)
+    }
+
+    fn queue_max_size(&mut self, queue: QueueId) -> Result<u16, TransportError> {
+        self.select(queue)?;
+        self.read(common::QUEUE_SIZE)
+    }
+
+    fn set_queue_vector(&mut self, queue: QueueId, vector: u16) -> Result<u16, TransportError> {
+        self.select(queue)?;
+        self.write(common::QUEUE_MSIX_VECTOR, vector)?;
+        self.read(common::QUEUE_MSIX_VECTOR)
+    }
+
+    fn set_config_vector(&mut self, vector: u16) -> Result<u16, TransportError> {
+        self.write(common::CONFIG_MSIX_VECTOR, vector)?;
+        self.read(common::CONFIG_MSIX_VECTOR)
+    }
+
+    fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
+        self.select(queue)?;
+        self.place_doorbell(queue)?;
+        self.write(common::QUEUE_SIZE, rings.size)?;
+        self.write_pair(common::QUEUE_DESC, rings.descriptors.0)?;
+        self.write_pair(common::QUEUE_DRIVER, rings.driver.0)?;
+        self.write_pair(common::QUEUE_DEVICE, rings.device.0)
+    }
+
+    fn enable_queue(&mut self, queue: QueueId) -> Result<(), TransportError> {
+        self.select(queue)?;
+        self.write(common::QUEUE_ENABLE, 1_u16)
+    }
+
+    fn doorbell(&mut self, queue: QueueId) -> Result<PciDoorbell<'a>, TransportError> {
+        self.select(queue)?;
+        self.place_doorbell(queue)
+    }
+
+    fn config_generation(&self) -> Result<u32, TransportError> {
+        self.read::<u8>(common::CONFIG_GENERATION).map(u32::from)
+    }
+
+    fn config_u8(&self, offset: u32) -> Result<u8, TransportError> {
+        self.config(offset)
+    }
+
+    fn config_u16(&self, offset: u32) -> Result<u16, TransportError> {
+        self.config(offset)
+    }
+
+    fn config_u32(&self, offset: u32) -> Result<u32, TransportError> {
+        self.config(offset)
+    }
+
+    fn set_config_u8(&mut self, offset: u32, value: u8) -> Result<(), TransportError> {
+        self.windows.device.write(u64::from(offset), value).ok_or(TransportError::NoSuchField { offset })
+    }
+
+    fn take_interrupt_status(&mut self) -> Result<u8, TransportError> {
+        self.windows.isr.read(0).ok_or(TransportError::Protocol)
+    }
+}
+
+/// A queue's doorbell: where to write, and what; both fixed when the queue was programmed.
+#[derive(Debug)]
+pub struct PciDoorbell<'a> {
+    register: NonNull<u16>,
+    value: u16,
+    mapping: PhantomData<&'a ()>,
+}
+
+// SAFETY: the pointer is an address of a register that is mapped for every thread for `'a`; writing it needs no
+// exclusion, since a write is one bus access and tells the device nothing but the queue's index.
+unsafe impl Send for PciDoorbell<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for PciDoorbell<'_> {}
+
+impl Doorbell for PciDoorbell<'_> {
+    /// One 16-bit write of the queue's index (4.1.5.2: `NOTIFICATION_DATA` is never negotiated).
+    #[inline(always)]
+    fn ring(&self) {
+        // The published index is in memory when the device sees the write. Partner: the device, which reads the index
+        // after the write arrived. Release is enough between two stores; on x86 it costs no instruction, on machines
+        // with weaker stores it is their store barrier.
+        light_fence(Ordering::Release);
+        // SAFETY: validity: aligned and inside the notify window, checked when it was placed; mapped for `'a`.
+        // Aliasing: a register, no Rust object there. Ordering: the fence above.
+        unsafe { self.register.write_volatile(self.value) };
+    }
+}

@@ -1,0 +1,2 @@
+//! Tests of the fake device itself.
+mod fake;

@@ -1,0 +1,253 @@
+//! The command line, as typed.
+//!
+//! Workload options carry fio's names and stay text here: [`Draft`] reads them, the same way for the command line, job
+//! files and the matrix. Errors of the command line are one line.
+//!
+//! [`Draft`]: crate::job::Draft
+use crate::jobfile::Setting;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Builds, boots, measures and tests the virtio block driver.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One of the tool's commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Install what is missing (QEMU, a linker)
+    Setup,
+    /// Build the image and print its path
+    Image,
+    /// Measure; without options: set up, verify, measure the matrix, count instructions
+    Bench(Box<Bench>),
+    /// Run every test; ends with one line `N passed, N failed, N skipped`
+    Test(Test),
+    /// (comes later) The same work on the peers
+    #[command(hide = true)]
+    Compare(Anything),
+    /// (comes later) A page from stored results
+    #[command(hide = true)]
+    Report(Anything),
+}
+
+/// Arguments of a command that only says that it comes later.
+#[derive(Debug, Args)]
+pub(crate) struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// What is printed on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// The table; the JSON goes to a file.
+    Normal,
+    /// The JSON, or nothing if --output takes it.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// fio job file; sections run one after another, options given here override it
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) workload: Workload,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// Fewer samples, shorter runs
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Count instructions per I/O instead of measuring time
+    #[arg(long)]
+    pub(crate) icount: bool,
+    /// What to print: normal (the table) or json
+    #[arg(long, value_name = "FORMAT", default_value = "normal")]
+    pub(crate) output_format: Format,
+    /// Where the JSON goes [default: bench/out/latest.json]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Do not install what is missing
+    #[arg(long)]
+    pub(crate) no_setup: bool,
+    /// QEMU to use instead of the one on the search path
+    #[arg(long, value_name = "PATH")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// auto (tries KVM, falls back), kvm or tcg
+    #[arg(long, value_name = "ACCEL", default_value = "auto")]
+    pub(crate) accel: String,
+    /// Image to boot instead of building one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) image: Option<PathBuf>,
+    /// Longest time for one run, in seconds [default: from the job's length]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch that is typed")]
+pub(crate) struct Test {
+    /// At most three minutes
+    #[arg(long, conflicts_with = "long")]
+    pub(crate) quick: bool,
+    /// The big numbers as well
+    #[arg(long)]
+    pub(crate) long: bool,
+    /// Do not install what is missing
+    #[arg(long)]
+    pub(crate) no_setup: bool,
+    /// Run only the steps whose name contains this
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) only: Option<String>,
+    /// Store this compiler's instruction counts instead of comparing with them
+    #[arg(long)]
+    pub(crate) record: bool,
+    /// QEMU to use instead of the one on the search path
+    #[arg(long, value_name = "PATH")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// auto (tries KVM, falls back), kvm or tcg
+    #[arg(long, value_name = "ACCEL", default_value = "tcg")]
+    pub(crate) accel: String,
+}
+
+/// Declares options that stay text, and lists those given as settings.
+macro_rules! settings {
+    ($(#[$about:meta])* $name:ident { $($(#[$field_about:meta])* $field:ident: $long:literal, $value:literal;)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, Default, Args)]
+        pub(crate) struct $name {
+            $($(#[$field_about])* #[arg(long = $long, value_name = $value)] $field: Option<String>,)+
+        }
+
+        impl $name {
+            /// Those that were given, in the order of declaration.
+            pub(crate) fn settings(&self) -> Vec<Setting> {
+                let mut given = Vec::new();
+                $(if let Some(value) = &self.$field {
+                    let key = stringify!($field).to_owned();
+                    given.push(Setting { key, value: value.clone(), origin: concat!("--", $long).to_owned() });
+                })+
+                given
+            }
+        }
+    };
+}
+
+settings! {
+    /// What to do, in fio's words.
+    Workload {
+        /// Name of the job
+        name: "name", "NAME";
+        /// read, write, randread, randwrite, rw, randrw, trim or randtrim
+        rw: "rw", "PATTERN";
+        /// Block size, such as 4k
+        bs: "bs", "SIZE";
+        /// Block sizes with shares, such as 512/20:4k/80
+        bssplit: "bssplit", "SPLIT";
+        /// Requests in flight per job
+        iodepth: "iodepth", "N";
+        /// Submitters, one queue each while there are enough
+        numjobs: "numjobs", "N";
+        /// How much of the disk to use, in all
+        size: "size", "SIZE";
+        /// How long to run, in seconds or with a unit (500ms, 2m)
+        runtime: "runtime", "TIME";
+        /// How many I/Os, in all
+        number_ios: "number_ios", "N";
+        /// Percentage of reads in a mix
+        rwmixread: "rwmixread", "PERCENT";
+        /// Requests handed over at once
+        iodepth_batch_submit: "iodepth_batch_submit", "N";
+        /// Completions to wait for at least
+        iodepth_batch_complete_min: "iodepth_batch_complete_min", "N";
+        /// Completions to take at most
+        iodepth_batch_complete_max: "iodepth_batch_complete_max", "N";
+        /// I/Os per second and job
+        rate_iops: "rate_iops", "N";
+        /// none or crc32c: check on the guest, then again on the host
+        verify: "verify", "KIND";
+        /// Seed of the access pattern
+        randseed: "randseed", "N";
+    }
+}
+
+settings! {
+    /// What to do it with.
+    MachineArgs {
+        /// ours or raw (a bare ring without slots, checks or errors)
+        driver: "driver", "DRIVER";
+        /// polled or interrupt
+        mode: "mode", "MODE";
+        /// How submitters reach their queue: owner, shared or auto
+        submit: "submit", "PATH";
+        /// Virtqueues
+        queues: "queues", "N";
+        /// Interrupt capabilities handed over; QEMU's property is set alike
+        vectors: "vectors", "N";
+        /// Entries of each ring, a power of two from 4 to 1024
+        queue_size: "queue-size", "N";
+        /// on or off
+        event_idx: "event-idx", "SWITCH";
+        /// on (always), auto (where it pays) or off
+        indirect: "indirect", "SWITCH";
+        /// Virtual processors
+        vcpus: "vcpus", "N";
+        /// Raw image or block device, or null
+        disk: "disk", "FILE";
+        /// I/O threads; more than one needs QEMU 9
+        iothreads: "iothreads", "N";
+        /// split
+        ring: "ring", "RING";
+        /// driver
+        via: "via", "WAY";
+        /// qemu
+        backend: "backend", "BACKEND";
+        /// (comes later)
+        clients: "clients", "N";
+        /// (comes later)
+        socket: "socket", "PATH";
+    }
+}
+
+/// clap's error as one line: what is wrong, its tip, and where help is.
+pub(crate) fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let mut parts = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let what = parts.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let more: Vec<_> = parts.filter(|line| !line.is_empty()).collect();
+    let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join(" ")) };
+    format!("{what}{more}; see cargo xtask --help")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_option_is_one_line_that_points_to_help() {
+        let error = Cli::try_parse_from(["xtask", "bench", "--iodpeth=3"]).unwrap_err();
+        let line = one_line(&error);
+        assert!(line.contains("--iodpeth") && line.contains("--help") && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn options_become_settings_under_the_images_names() {
+        let cli = Cli::try_parse_from(["xtask", "bench", "--queue-size=128", "--rw=read"]).unwrap();
+        let Command::Bench(bench) = cli.command else {
+            panic!("not bench");
+        };
+        assert_eq!(bench.workload.settings()[0].key, "rw");
+        let machine = bench.machine.settings();
+        assert_eq!((machine[0].key.as_str(), machine[0].origin.as_str()), ("queue_size", "--queue-size"));
+    }
+}

@@ -1,0 +1,214 @@
+//! One job: what the image is told, and the machine it is told on.
+//!
+//! Built from `key=value` settings, whichever of the command line, a job file or the default matrix they come from, so
+//! that all three read and refuse alike. What the two sides say must fit together is checked here; what the image is
+//! told is `workload`'s to check.
+use crate::disk::Disk;
+use crate::jobfile::Setting;
+use crate::later;
+use crate::machine::{Device, Machine};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use workload::params::{Driver, Indirect, Mode, Params, Rw, Verify};
+
+/// How long a timed job runs unless told otherwise.
+const RUNTIME_MS: u64 = 5_000;
+/// How many I/Os are counted under `icount` unless told otherwise.
+const COUNTED_IOS: u64 = 65_536;
+/// Memory for the image itself.
+const BASE_MIB: u64 = 256;
+/// What QEMU offers.
+const RING_SIZES: std::ops::RangeInclusive<u16> = 4..=1024;
+/// The ring that QEMU is asked for when the job does not say: room for depth 128 with three descriptors each.
+const RING: u16 = 1024;
+
+/// What the image is told, and the machine it is told on.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) params: Params,
+    pub(crate) machine: Machine,
+}
+
+/// A job in the making.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    params: Params,
+    /// Keys that somebody set, by their first name.
+    said: BTreeSet<String>,
+    disk: String,
+    vcpus: Option<u16>,
+    iothreads: u16,
+}
+
+impl Draft {
+    pub(crate) fn new() -> Self {
+        Self {
+            params: Params::default(),
+            said: BTreeSet::new(),
+            disk: "null".into(),
+            vcpus: None,
+            iothreads: 1,
+        }
+    }
+
+    /// A draft of `key=value` words, as scenarios and the matrix write them.
+    pub(crate) fn of(words: &str) -> Result<Self> {
+        let mut draft = Self::new();
+        draft.add(words)?;
+        Ok(draft)
+    }
+
+    /// Adds `key=value` words.
+    pub(crate) fn add(&mut self, words: &str) -> Result<()> {
+        for word in words.split_ascii_whitespace() {
+            let (key, value) = word.split_once('=').with_context(|| format!("`{word}` has no value"))?;
+            self.set(key, value)?;
+        }
+        Ok(())
+    }
+
+    /// Applies settings in order; an error names where the setting stands.
+    pub(crate) fn apply(&mut self, settings: &[Setting]) -> Result<()> {
+        for setting in settings {
+            self.set(&setting.key, &setting.value)
+                .with_context(|| setting.origin.clone())?;
+        }
+        Ok(())
+    }
+
+    /// One setting.
+    pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        if later::settled(key, value)? {
+            return Ok(());
+        }
+        match key {
+            "disk" => value.clone_into(&mut self.disk),
+            "vcpus" => self.vcpus = Some(count(key, value, 1..=255)?),
+            "iothreads" => self.iothreads = count(key, value, 1..=64)?,
+            _ => self.params.set(key, value)?,
+        }
+        self.said.insert(key.to_owned());
+        Ok(())
+    }
+
+    /// The job's name.
+    pub(crate) fn named(&mut self, name: &str) -> Result<()> {
+        self.set("name", name)
+    }
+
+    /// Whether nobody said how long to run.
+    fn endless(&self) -> bool {
+        self.params.runtime_ms == 0 && self.params.number_ios == 0
+    }
+
+    fn said(&self, key: &str) -> bool {
+        self.said.contains(key)
+    }
+
+    /// Fills in what was not said, and refuses what does not fit together.
+    pub(crate) fn finish(mut self) -> Result<Job> {
+        self.defaults();
+        self.params.validate()?;
+        self.contradictions()?;
+        let mut disk = Disk::open(&self.disk, writes(self.params.rw))?;
+        if let Disk::Null { bytes } = &mut disk {
+            *bytes = self.params.size.max(*bytes);
+        }
+        if self.params.size > disk.bytes() {
+            bail!("size={} is more than the disk has ({} bytes): lower it", self.params.size, disk.bytes());
+        }
+        let machine = self.machine(disk);
+        Ok(Job {
+            params: self.params,
+            machine,
+        })
+    }
+
+    fn defaults(&mut self) {
+        let params = &mut self.params;
+        if params.scenario.as_str() == "none" && params.runtime_ms == 0 && params.number_ios == 0 {
+            if params.icount {
+                params.number_ios = COUNTED_IOS;
+            } else {
+                params.runtime_ms = RUNTIME_MS;
+            }
+        }
+        if params.icount && !self.said.contains("mode") {
+            params.mode = Mode::Polled;
+        }
+        if !self.said.contains("vectors") {
+            params.vectors = match params.mode {
+                Mode::Polled => 1,
+                Mode::Interrupt => queues(params).saturating_add(1),
+            };
+        }
+    }
+
+    fn contradictions(&self) -> Result<()> {
+        let params = &self.params;
+        let vcpus = self.vcpus.unwrap_or(params.numjobs);
+        if vcpus < params.numjobs {
+            bail!("vcpus={vcpus} is less than numjobs={}: every job has a vCPU of its own", params.numjobs);
+        }
+        if params.icount && vcpus > 1 {
+            bail!("icount runs on one vCPU: leave vcpus={vcpus} out");
+        }
+        if params.verify == Verify::Crc32c && self.disk == "null" {
+            bail!("verify=crc32c needs a disk that keeps data: give --disk=FILE (the null disk forgets writes)");
+        }
+        if self.said("queue_size") && params.queue_size != 0 && !RING_SIZES.contains(&params.queue_size) {
+            bail!("queue_size={} is not offered by QEMU: give a power of two from 4 to 1024", params.queue_size);
+        }
+        if params.driver == Driver::Raw && params.verify == Verify::Crc32c {
+            bail!("driver=raw does not verify: use driver=ours");
+        }
+        Ok(())
+    }
+
+    fn machine(&self, disk: Disk) -> Machine {
+        let params = &self.params;
+        let buffers = u64::from(params.numjobs) * u64::from(params.iodepth) * u64::from(params.largest_block());
+        let mib = BASE_MIB + buffers.div_ceil(1 << 20).next_multiple_of(64);
+        Machine {
+            icount: params.icount,
+            vcpus: self.vcpus.unwrap_or(params.numjobs),
+            iothreads: self.iothreads,
+            memory_mib: mib,
+            disk,
+            device: Device {
+                queues: queues(params),
+                vectors: params.vectors,
+                queue_size: if params.queue_size == 0 { RING } else { params.queue_size },
+                event_idx: params.event_idx,
+                indirect: params.indirect != Indirect::Off,
+                block_size: 512,
+            },
+        }
+    }
+}
+
+impl Draft {
+    /// Sets a timed job's runtime unless somebody did.
+    pub(crate) fn runtime_unless_said(&mut self, ms: u64) {
+        if self.endless() && !self.params.icount {
+            self.params.runtime_ms = ms;
+        }
+    }
+}
+
+/// How many queues QEMU is asked for.
+fn queues(params: &Params) -> u16 {
+    if params.queues == 0 { params.numjobs } else { params.queues }
+}
+
+/// Whether the disk must be writable.
+fn writes(rw: Rw) -> bool {
+    !matches!(rw, Rw::Read | Rw::RandRead)
+}
+
+fn count(key: &str, value: &str, range: std::ops::RangeInclusive<u16>) -> Result<u16> {
+    match value.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => bail!("{key} does not take `{value}`: give {} to {}", range.start(), range.end()),
+    }
+}

@@ -1,0 +1,266 @@
+//! Results as JSON in fio's schema, with an object `drv` in each job and one `environment` at the top.
+//!
+//! Fields that fio's plotting tools read are always there. What was not counted is null; what cannot be known here
+//! (a standard deviation of single latencies, fio's latency histogram) is 0 or empty.
+use crate::environment::Environment;
+use crate::figures::{Cell, Figures, ios};
+use crate::machine::Accel;
+use crate::musts::Check;
+use crate::run::Outcome;
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+use std::io::Write;
+use std::path::Path;
+use workload::params::Params;
+use workload::report::{Direction, PERCENTILES};
+
+/// The whole file.
+pub(crate) fn document(environment: &Environment, cells: &[Cell], checks: &[Check]) -> Value {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    let jobs: Vec<Value> = cells
+        .iter()
+        .enumerate()
+        .filter_map(|(index, cell)| Some(job(environment.accel, index, cell, cell.typical()?)))
+        .collect();
+    let mut document = json!({
+        "fio version": format!("drv-virtio-block-{}", env!("CARGO_PKG_VERSION")),
+        "timestamp": now.as_secs(),
+        "timestamp_ms": u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        "global options": {},
+        "jobs": jobs,
+        "environment": environment,
+    });
+    if !checks.is_empty() {
+        let all: Vec<Value> = checks.iter().map(check).collect();
+        document["checks"] = Value::Array(all);
+    }
+    document
+}
+
+fn check(check: &Check) -> Value {
+    json!({
+        "what": check.what, "value": check.value, "holds": check.holds(),
+        "must": check.must(), "aim": check.aim(),
+    })
+}
+
+fn job(accel: Accel, index: usize, cell: &Cell, typical: &Outcome) -> Value {
+    let params = &cell.job.params;
+    let report = &typical.report;
+    let seconds = report.runtime_ns as f64 / 1e9;
+    let whole = typical.elapsed.max(0.001);
+    let deviation = deviation(cell);
+    let way = |way: &Direction| direction(way, seconds, if way.ios > 0 { deviation } else { 0.0 });
+    json!({
+        "jobname": params.name.as_str(),
+        "groupid": index,
+        "error": 0,
+        "eta": 0,
+        "elapsed": typical.elapsed.ceil(),
+        "job options": options(params),
+        "read": way(&report.read),
+        "write": way(&report.write),
+        "trim": way(&report.trim),
+        "job_runtime": report.runtime_ns / 1_000_000,
+        "usr_cpu": typical.cpu.0 / whole * 100.0,
+        "sys_cpu": typical.cpu.1 / whole * 100.0,
+        "latency_ns": {},
+        "latency_us": {},
+        "latency_ms": {},
+        "drv": drv(accel, cell, typical),
+    })
+}
+
+/// The job's options under fio's names, as text, as fio has them.
+fn options(params: &Params) -> Map<String, Value> {
+    let text = params.to_string();
+    let pairs = text.split(' ').filter_map(|word| word.split_once('='));
+    let mut options: Map<String, Value> = pairs.map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    if let (1, Some(size)) = (params.bssplit.len(), options.remove("bssplit")) {
+        options.insert("bs".into(), size);
+    } else {
+        let largest = params.largest_block();
+        options.insert("bs".into(), json!(largest.to_string()));
+        options.insert("bssplit".into(), json!(text_of(&text, "bssplit")));
+    }
+    if let Some(Value::String(runtime)) = options.remove("runtime_ms") {
+        options.insert("runtime".into(), json!(format!("{runtime}ms")));
+    }
+    options
+}
+
+fn text_of<'a>(text: &'a str, key: &str) -> &'a str {
+    let mut pairs = text.split(' ').filter_map(|word| word.split_once('='));
+    pairs.find(|(known, _)| *known == key).map_or("", |(_, value)| value)
+}
+
+fn direction(way: &Direction, seconds: f64, iops_stddev: f64) -> Value {
+    let per_second = |amount: u64| if seconds > 0.0 { amount as f64 / seconds } else { 0.0 };
+    let bytes = per_second(way.bytes);
+    let mut percentiles = Map::new();
+    for (thousandths, ns) in PERCENTILES.iter().zip(&way.percentiles_ns) {
+        let name = format!("{}.{:03}000", thousandths / 1000, thousandths % 1000);
+        percentiles.insert(name, json!(ns));
+    }
+    let latency = json!({
+        "min": way.clat_min_ns, "max": way.clat_max_ns, "mean": way.clat_mean_ns as f64, "stddev": 0.0, "N": way.ios,
+    });
+    let mut completion = latency.clone();
+    completion["percentile"] = Value::Object(percentiles);
+    json!({
+        "io_bytes": way.bytes,
+        "io_kbytes": way.bytes / 1024,
+        "bw_bytes": bytes.round(),
+        "bw": (bytes / 1024.0).round(),
+        "iops": per_second(way.ios),
+        "runtime": if way.ios > 0 { (seconds * 1e3).round() } else { 0.0 },
+        "total_ios": way.ios,
+        "clat_ns": completion,
+        "lat_ns": latency,
+        "iops_mean": per_second(way.ios),
+        "iops_stddev": iops_stddev,
+    })
+}
+
+fn drv(accel: Accel, cell: &Cell, typical: &Outcome) -> Value {
+    let (params, report, boot) = (&cell.job.params, &typical.report, &typical.boot);
+    let figures = Figures::of(typical);
+    let polled = params.mode.word() == "polled" || boot.vectors == 0;
+    let accel = if params.icount { Accel::Tcg } else { accel };
+    let spread = cell.spread();
+    let mut drv = json!({
+        "driver": params.driver.word(),
+        "backend": "qemu",
+        "accel": accel,
+        "mode": if polled { "polled" } else { "interrupt" },
+        "ring": "split",
+        "queues": boot.queues,
+        "vectors": boot.vectors,
+        "via": "driver",
+        "batch": params.iodepth_batch_submit,
+        "pingpong_ns": figures.pingpong_ns,
+        "notifications_per_io": figures.notifications_per_io,
+        "interrupts_per_io": figures.interrupts_per_io,
+        "instructions_per_io": figures.instructions_per_io,
+        "verify_errors": report.verify_errors,
+        "device_violations": report.violations,
+        "retries": typical.retries,
+    });
+    drv["boot"] = json!(boot);
+    drv["atomics_per_io"] = json!(report.atomics.map(|count| count as f64 / ios(report).max(1) as f64));
+    drv["interrupts_home"] = json!(report.interrupts_home);
+    drv["pins"] = json!(typical.pins);
+    drv["cores"] = json!(cell.distance());
+    drv["median"] = json!(cell.figures());
+    drv["iops_spread"] = json!({"min": spread.0, "max": spread.1});
+    drv["samples"] = cell.samples.iter().map(sample).collect();
+    drv
+}
+
+fn sample(outcome: &Outcome) -> Value {
+    let mut sample = json!(Figures::of(outcome));
+    sample["cores"] = json!(outcome.distance());
+    sample["retries"] = json!(outcome.retries);
+    sample["steady"] = json!(outcome.steady);
+    sample
+}
+
+/// Of the chosen samples' IOPS.
+fn deviation(cell: &Cell) -> f64 {
+    let all: Vec<f64> = cell.chosen().into_iter().map(|one| Figures::of(one).iops).collect();
+    let count = all.len().max(1) as f64;
+    let mean = all.iter().sum::<f64>() / count;
+    (all.iter().map(|iops| (iops - mean).powi(2)).sum::<f64>() / count).sqrt()
+}
+
+/// Replaces `path` in one step, so that it holds whole results or the former ones.
+pub(crate) fn write(path: &Path, document: &Value) -> Result<()> {
+    let what = || format!("writing {}", path.display());
+    let text = serde_json::to_string_pretty(document)? + "\n";
+    if path.exists() && !path.is_file() {
+        return std::fs::write(path, text).with_context(what);
+    }
+    let mut file = tempfile::NamedTempFile::new_in(folder(path)).with_context(what)?;
+    file.write_all(text.as_bytes()).with_context(what)?;
+    readable(file.as_file()).with_context(what)?;
+    file.persist(path).with_context(what)?;
+    Ok(())
+}
+
+/// Temporary files are the owner's alone; results are everybody's to read.
+fn readable(file: &std::fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+/// Fails early if results could not be written there.
+pub(crate) fn writable(path: &Path) -> Result<()> {
+    if path.exists() && !path.is_file() {
+        return Ok(());
+    }
+    let folder = folder(path);
+    tempfile::NamedTempFile::new_in(folder).map(drop).with_context(|| {
+        format!("--output={}: {} is not a folder to write into", path.display(), folder.display())
+    })
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::cell;
+
+    fn written() -> Value {
+        let cells = [cell(&[(1_000, 50.0), (3_000, 50.0), (2_000, 50.0)])];
+        document(&Environment::for_tests(), &cells, &[])
+    }
+
+    #[test]
+    fn the_fields_that_fio_plot_reads_are_there() {
+        let document = written();
+        let job = &document["jobs"][0];
+        for key in ["iodepth", "numjobs", "bs", "rw"] {
+            assert!(job["job options"][key].is_string(), "{key}");
+        }
+        assert_eq!(job["job options"]["bs"], "4k");
+        for key in ["bw", "iops", "iops_stddev"] {
+            assert!(job["read"][key].is_number(), "{key}");
+        }
+        assert!(job["read"]["lat_ns"]["mean"].is_number() && job["read"]["lat_ns"]["stddev"].is_number());
+        for key in ["latency_ms", "latency_us", "latency_ns", "usr_cpu", "sys_cpu", "error", "elapsed"] {
+            assert!(!job[key].is_null(), "{key}");
+        }
+        assert!(document["fio version"].is_string());
+        assert_eq!(job["read"]["clat_ns"]["percentile"]["99.950000"], 16_000);
+        assert_eq!(job["read"]["clat_ns"]["percentile"]["50.000000"], 7_000);
+    }
+
+    #[test]
+    fn the_drv_object_keeps_every_sample_and_shows_the_median() {
+        let document = written();
+        let drv = &document["jobs"][0]["drv"];
+        assert_eq!(drv["samples"].as_array().map(Vec::len), Some(3));
+        assert_eq!(drv["median"]["iops"], 2_000.0);
+        assert_eq!(document["jobs"][0]["read"]["iops"], 2_000.0);
+        assert!(drv["instructions_per_io"].is_null());
+    }
+
+    #[test]
+    fn results_replace_the_former_ones_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.json");
+        std::fs::write(&path, "old").unwrap();
+        write(&path, &json!({"a": 1})).unwrap();
+        let read: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(read, json!({"a": 1}));
+        assert!(writable(&folder.path().join("missing/out.json")).is_err());
+    }
+}

@@ -1,0 +1,74 @@
+//! What is not supported yet, refused by name.
+//!
+//! The command line is fixed for all of the project; options whose work has not landed answer here, in one line, and
+//! are never ignored.
+use anyhow::{Result, bail};
+
+const PACKED: &str = "packed rings";
+const NATIVE: &str = "the native back-ends (vhost-user and embedded)";
+const BLOCKD: &str = "the lib-block front end";
+const COMPARE: &str = "the comparison with the peers";
+
+/// Commands that answer only that they come later.
+const COMMANDS: [(&str, &str); 2] = [("compare", COMPARE), ("report", COMPARE)];
+
+/// Keys and values (`*`: any) that come later, and with what.
+const VALUES: [(&str, &str, &str); 10] = [
+    ("ring", "packed", PACKED),
+    ("via", "blockd", BLOCKD),
+    ("clients", "*", BLOCKD),
+    ("backend", "vhost-user", NATIVE),
+    ("backend", "embedded", NATIVE),
+    ("socket", "*", NATIVE),
+    ("mode", "adaptive", "the adaptive completion mode"),
+    ("driver", "virtio-drivers", COMPARE),
+    ("driver", "virtio-driver", COMPARE),
+    ("driver", "linux", COMPARE),
+];
+
+/// Keys with one value so far, which is accepted and changes nothing.
+const ONLY: [(&str, &str); 3] = [("ring", "split"), ("via", "driver"), ("backend", "qemu")];
+
+/// The error for a command that comes later.
+pub(crate) fn command(name: &str) -> anyhow::Error {
+    let with = COMMANDS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map_or("a later release", |(_, with)| with);
+    anyhow::anyhow!("{name} is not supported yet: comes with {with}")
+}
+
+/// Refuses `key=value` if it comes later; true if the pair needs no more handling.
+pub(crate) fn settled(key: &str, value: &str) -> Result<bool> {
+    let hit = VALUES
+        .iter()
+        .find(|(known, taken, _)| *known == key && (*taken == "*" || *taken == value));
+    if let Some((_, _, with)) = hit {
+        bail!("{key}={value} is not supported yet: comes with {with}");
+    }
+    match ONLY.iter().find(|(known, _)| *known == key) {
+        Some((_, only)) if *only == value => Ok(true),
+        Some((_, only)) => bail!("{key} does not take `{value}`: give {only}"),
+        None => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_values_are_refused_by_name() {
+        for (key, value, _) in VALUES {
+            let error = settled(key, value).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{key}={value} is not supported yet")));
+        }
+    }
+
+    #[test]
+    fn todays_values_pass_and_nonsense_does_not() {
+        assert!(settled("ring", "split").unwrap());
+        assert!(!settled("mode", "polled").unwrap());
+        assert!(settled("ring", "round").is_err());
+    }
+}

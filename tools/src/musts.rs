@@ -1,0 +1,204 @@
+//! What must hold, measured by the default bench: bounds that the project set itself.
+//!
+//! Each check names the cells that it compares; a cell that was not measured makes the check unmeasured, never passed.
+use crate::figures::{Cell, Figures, median, ratios};
+use serde::Serialize;
+use workload::params::{Driver, Indirect, Mode, Params, Rw};
+
+/// A bound, a better one to aim for, and what was measured.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Check {
+    pub(crate) what: &'static str,
+    pub(crate) value: Option<f64>,
+    bound: Bound,
+}
+
+/// Which side of the numbers is good.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Bound {
+    AtMost { must: f64, aim: Option<f64> },
+    AtLeast { must: f64, aim: Option<f64> },
+}
+
+impl Check {
+    fn at_most(what: &'static str, must: f64, aim: Option<f64>, value: Option<f64>) -> Self {
+        Self { what, value, bound: Bound::AtMost { must, aim } }
+    }
+
+    fn at_least(what: &'static str, must: f64, aim: Option<f64>, value: Option<f64>) -> Self {
+        Self { what, value, bound: Bound::AtLeast { must, aim } }
+    }
+
+    /// `None` if it was not measured.
+    pub(crate) fn holds(&self) -> Option<bool> {
+        self.value.map(|value| match self.bound {
+            Bound::AtMost { must, .. } => value <= must,
+            Bound::AtLeast { must, .. } => value >= must,
+        })
+    }
+
+    pub(crate) fn mark(&self) -> &'static str {
+        match self.holds() {
+            Some(true) => "pass",
+            Some(false) => "FAIL",
+            None => "–",
+        }
+    }
+
+    pub(crate) fn must(&self) -> String {
+        match self.bound {
+            Bound::AtMost { must, .. } => format!("≤ {}", crate::table::shown(must)),
+            Bound::AtLeast { must, .. } => format!("≥ {}", crate::table::shown(must)),
+        }
+    }
+
+    pub(crate) fn aim(&self) -> String {
+        match self.bound {
+            Bound::AtMost { aim: Some(aim), .. } => format!("≤ {}", crate::table::shown(aim)),
+            Bound::AtLeast { aim: Some(aim), .. } => format!("≥ {}", crate::table::shown(aim)),
+            _ => String::new(),
+        }
+    }
+}
+
+/// Which cells: whatever is not named is the default matrix's value.
+#[derive(Clone, Copy)]
+struct Which {
+    driver: Driver,
+    mode: Mode,
+    depth: u16,
+    batch: u16,
+    queues: u16,
+    event_idx: bool,
+    icount: bool,
+}
+
+const TIMED: Which = Which {
+    driver: Driver::Ours,
+    mode: Mode::Polled,
+    depth: 32,
+    batch: 32,
+    queues: 1,
+    event_idx: true,
+    icount: false,
+};
+const COUNTED: Which = Which { icount: true, ..TIMED };
+
+impl Which {
+    fn is(self, params: &Params) -> bool {
+        params.rw == Rw::RandRead
+            && params.driver == self.driver
+            && params.mode == self.mode
+            && params.iodepth == self.depth
+            && params.iodepth_batch_submit == self.batch
+            && params.queues == self.queues
+            && params.event_idx == self.event_idx
+            && params.icount == self.icount
+            && params.indirect == Indirect::Auto
+    }
+
+    fn of(self, cells: &[Cell]) -> Option<&Cell> {
+        cells.iter().find(|cell| self.is(&cell.job.params) && !cell.samples.is_empty())
+    }
+
+    fn figure(self, cells: &[Cell], figure: fn(&Figures) -> f64) -> Option<f64> {
+        self.of(cells).map(|cell| figure(&cell.figures()))
+    }
+
+    fn instructions(self, cells: &[Cell]) -> Option<f64> {
+        Some(self.of(cells)?.figures().instructions_per_io?.total)
+    }
+
+    /// The median ratio of this cell to `other`.
+    fn against(self, other: Self, cells: &[Cell], figure: fn(&Figures) -> f64) -> Option<f64> {
+        let all = ratios(self.of(cells)?, other.of(cells)?, figure);
+        (!all.is_empty()).then(|| median(all))
+    }
+}
+
+/// Every bound that the default bench measures.
+pub(crate) fn checks(cells: &[Cell]) -> Vec<Check> {
+    let raw = |depth| Which { driver: Driver::Raw, depth, ..TIMED };
+    let deep = Which { mode: Mode::Interrupt, depth: 128, ..TIMED };
+    let single = Which { depth: 1, batch: 1, ..COUNTED };
+    let four = Which { queues: 4, ..COUNTED };
+    let one_by_one = Which { depth: 128, batch: 1, ..TIMED };
+    let unsuppressed = Which { event_idx: false, ..one_by_one };
+    let more_queues = four.instructions(cells).zip(COUNTED.instructions(cells)).map(|(four, one)| four / one);
+    vec![
+        Check::at_most("instructions per I/O, batch 32", 130.0, Some(80.0), COUNTED.instructions(cells)),
+        Check::at_most("instructions per I/O, batch 1", 220.0, Some(150.0), single.instructions(cells)),
+        Check::at_most("instructions per I/O, 4 queues against 1", 1.02, None, more_queues),
+        Check::at_least(
+            "polled IOPS, depth 32, against raw polled",
+            0.85,
+            Some(0.97),
+            TIMED.against(raw(32), cells, |one| one.iops),
+        ),
+        Check::at_least(
+            "interrupt-driven IOPS, depth 128, against raw polled",
+            0.6,
+            Some(0.75),
+            deep.against(raw(128), cells, |one| one.iops),
+        ),
+        Check::at_most(
+            "notifications per I/O, interrupt-driven, depth 128, batch 32",
+            1.0 / 32.0,
+            None,
+            deep.figure(cells, |one| one.notifications_per_io),
+        ),
+        Check::at_most(
+            "interrupts per I/O, depth 128, batch 32",
+            1.0 / 16.0,
+            Some(1.0 / 32.0),
+            deep.figure(cells, |one| one.interrupts_per_io),
+        ),
+        Check::at_most(
+            "notifications per I/O, depth 128, batch 1, event_idx on against off",
+            0.5,
+            None,
+            one_by_one.against(unsuppressed, cells, |one| one.notifications_per_io),
+        ),
+        Check::at_least("completions on their submitter's vCPU, a vector per queue", 1.0, None, at_home(cells)),
+    ]
+}
+
+/// The share of interrupts that arrived where the queue's submitter is, over all cells with several queues.
+fn at_home(cells: &[Cell]) -> Option<f64> {
+    let several = cells
+        .iter()
+        .flat_map(|cell| &cell.samples)
+        .filter(|one| one.boot.queues > 1 && one.boot.rung.as_str() == "vector-per-queue" && one.report.interrupts > 0);
+    let (home, all) = several.fold((0, 0), |(home, all), one| {
+        (home + one.report.interrupts_home, all + one.report.interrupts)
+    });
+    (all > 0).then(|| home as f64 / all as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::outcome;
+    use crate::job::Draft;
+
+    fn cell(words: &str, ios: u64) -> Cell {
+        let job = Draft::of(words).unwrap().finish().unwrap();
+        Cell { job, samples: vec![outcome(ios, Some(50.0))] }
+    }
+
+    #[test]
+    fn a_cell_that_was_not_measured_passes_nothing() {
+        assert!(checks(&[]).iter().all(|check| check.holds().is_none()));
+    }
+
+    #[test]
+    fn ours_is_held_against_raw_at_equal_depth() {
+        let words = "mode=polled queues=1 iodepth=32 iodepth_batch_submit=32 runtime=1";
+        let ours = cell(words, 84);
+        let raw = cell(&format!("{words} driver=raw"), 100);
+        let all = checks(&[ours, raw]);
+        let check = all.iter().find(|check| check.what.starts_with("polled IOPS")).unwrap();
+        assert_eq!((check.value, check.mark()), (Some(0.84), "FAIL"));
+    }
+}

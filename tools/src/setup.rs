@@ -1,0 +1,179 @@
+//! Installs what is missing: QEMU, and a linker.
+//!
+//! With apt, as root or through `sudo -n`; anywhere else, or without the right to, the exact command is the error.
+//! Knows package names; refuses to know what the packages are for.
+use crate::fail::{Failure, last};
+use crate::process::{Captured, capture};
+use crate::qemu::{self, Qemu};
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Longest time for one command of the package manager.
+const LIMIT: Duration = Duration::from_mins(15);
+/// How long somebody else's lock on the package lists is waited for.
+const LOCK: Duration = Duration::from_mins(2);
+
+/// What is needed: a program, and the packages that bring it on Debian and Ubuntu, Fedora, Arch.
+struct Need {
+    program: &'static str,
+    apt: &'static [&'static str],
+    dnf: &'static str,
+    pacman: &'static str,
+}
+
+const NEEDS: [Need; 2] = [
+    Need {
+        program: qemu::PROGRAM,
+        apt: &["qemu-system-x86", "seabios"],
+        dnf: "qemu-system-x86-core",
+        pacman: "qemu-system-x86",
+    },
+    Need {
+        program: "cc",
+        apt: &["gcc", "libc6-dev"],
+        dnf: "gcc",
+        pacman: "gcc",
+    },
+];
+
+/// The QEMU to use: the one named, or the one on the search path, installed first if `install` says so.
+pub(crate) fn qemu(named: Option<&Path>, install: bool) -> Result<Qemu> {
+    if let Some(path) = named {
+        return Qemu::at(path);
+    }
+    if install {
+        everything()?;
+    }
+    match qemu::find(qemu::PROGRAM) {
+        Some(path) => Qemu::at(&path),
+        None if install => bail!("{} was installed but is not on the search path: give --qemu=PATH", qemu::PROGRAM),
+        None => bail!(
+            "{} is not on the search path: run `cargo xtask setup` ({}) or give --qemu=PATH",
+            qemu::PROGRAM,
+            by_hand(&NEEDS.iter().take(1).collect::<Vec<_>>())
+        ),
+    }
+}
+
+/// Installs everything that is missing.
+pub(crate) fn everything() -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let programs: Vec<_> = missing.iter().map(|need| need.program).collect();
+    let programs = programs.join(" and ");
+    let command = by_hand(&missing);
+    let Some(apt) = Apt::find() else {
+        bail!("{programs} missing and cannot be installed from here: run `{command}`");
+    };
+    eprintln!("installing {programs} with apt");
+    let packages: Vec<_> = missing.iter().flat_map(|need| need.apt).copied().collect();
+    // Lists that could not be refreshed may still do.
+    let updated = apt.run(&["update"]);
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(&packages);
+    let installed = apt.run(&arguments)?;
+    if !installed.status.success() || !self::missing().is_empty() {
+        let mut lines = updated.map(|update| update.lines).unwrap_or_default();
+        lines.extend(installed.lines);
+        let what = format!("{programs} could not be installed: run `{command}` and look at what it says");
+        return Err(Failure::new(what, last(&lines)).into());
+    }
+    Ok(())
+}
+
+fn missing() -> Vec<&'static Need> {
+    NEEDS.iter().filter(|need| qemu::find(need.program).is_none()).collect()
+}
+
+/// apt-get with the rights to install.
+struct Apt {
+    sudo: bool,
+}
+
+impl Apt {
+    fn find() -> Option<Self> {
+        qemu::find("apt-get")?;
+        if nix::unistd::geteuid().is_root() {
+            return Some(Self { sudo: false });
+        }
+        let mut may = Command::new(qemu::find("sudo")?);
+        let asked = capture(may.args(["-n", "true"]), Duration::from_secs(20), |_| ()).ok()?;
+        asked.status.success().then_some(Self { sudo: true })
+    }
+
+    /// Runs apt-get, waiting a bounded time for others' locks.
+    fn run(&self, arguments: &[&str]) -> Result<Captured> {
+        let deadline = Instant::now() + LOCK;
+        loop {
+            let mut command = Command::new(if self.sudo { "sudo" } else { "env" });
+            if self.sudo {
+                command.args(["-n", "env"]);
+            }
+            command
+                .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+                .arg(format!("--option=DPkg::Lock::Timeout={}", LOCK.as_secs()))
+                .args(arguments);
+            let ran = capture(&mut command, LIMIT, |_| ())?;
+            let locked = ran.lines.iter().any(|line| line.contains("Could not get lock"));
+            if ran.status.success() || !locked || Instant::now() >= deadline {
+                return Ok(ran);
+            }
+            crate::stop::check()?;
+            std::thread::sleep(Duration::from_secs(2));
+        }
+    }
+}
+
+/// The command that a person types, for the distribution that this is.
+fn by_hand(missing: &[&Need]) -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    command_for(&families(&release), missing)
+}
+
+fn command_for(families: &[String], missing: &[&Need]) -> String {
+    let is = |name: &str| families.iter().any(|family| family == name);
+    let apt: Vec<_> = missing.iter().flat_map(|need| need.apt).copied().collect();
+    let join = |pick: fn(&Need) -> &'static str| -> String {
+        missing.iter().map(|need| pick(need)).collect::<Vec<_>>().join(" ")
+    };
+    if is("fedora") || is("rhel") {
+        format!("sudo dnf install {}", join(|need| need.dnf))
+    } else if is("arch") {
+        format!("sudo pacman -S {}", join(|need| need.pacman))
+    } else {
+        format!("sudo apt-get update && sudo apt-get install --no-install-recommends {}", apt.join(" "))
+    }
+}
+
+/// `ID` and `ID_LIKE` of an os-release file.
+fn families(release: &str) -> Vec<String> {
+    release
+        .lines()
+        .filter_map(|line| line.strip_prefix("ID=").or_else(|| line.strip_prefix("ID_LIKE=")))
+        .flat_map(|names| names.trim_matches('"').split(' '))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(release: &str) -> String {
+        let all: Vec<_> = NEEDS.iter().collect();
+        command_for(&families(release), &all)
+    }
+
+    #[test]
+    fn each_distribution_is_told_its_own_command() {
+        assert!(told("ID=debian\n").ends_with("qemu-system-x86 seabios gcc libc6-dev"));
+        assert!(told("NAME=Mint\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n").starts_with("sudo apt-get update"));
+        assert_eq!(told("ID=fedora\n"), "sudo dnf install qemu-system-x86-core gcc");
+        assert_eq!(told("ID=rocky\nID_LIKE=\"rhel centos fedora\"\n"), told("ID=fedora\n"));
+        assert_eq!(told("ID=manjaro\nID_LIKE=arch\n"), "sudo pacman -S qemu-system-x86 gcc");
+    }
+}

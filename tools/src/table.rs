@@ -1,0 +1,120 @@
+//! The table on the terminal: one row per cell, and below it what must hold.
+use crate::figures::Cell;
+use crate::musts::Check;
+use crate::pingpong::Distance;
+use comfy_table::{CellAlignment, Table, presets};
+
+const HEADINGS: [&str; 10] = [
+    "job", "IOPS", "spread", "MiB/s", "p50 µs", "p99 µs", "notif/IO", "intr/IO", "instr/IO", "cores",
+];
+
+/// All cells, in the order given.
+pub(crate) fn cells(cells: &[Cell]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(HEADINGS);
+    for cell in cells {
+        table.add_row(row(cell));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+fn row(cell: &Cell) -> Vec<String> {
+    let figures = cell.figures();
+    let params = &cell.job.params;
+    let name = params.name.to_string();
+    let blank = || "–".to_owned();
+    let instructions = figures
+        .instructions_per_io
+        .map_or_else(blank, |counted| format!("{:.1}", counted.total));
+    let (notifications, interrupts) = (
+        per_io(figures.notifications_per_io),
+        per_io(figures.interrupts_per_io),
+    );
+    if params.icount {
+        // Virtual time is no time.
+        let mut row = vec![name];
+        row.extend(std::iter::repeat_with(blank).take(5));
+        row.extend([notifications, interrupts, instructions, blank()]);
+        return row;
+    }
+    let (low, high) = cell.spread();
+    vec![
+        name,
+        thousands(figures.iops),
+        format!("±{:.0} %", (high - low) / 2.0 / figures.iops.max(1.0) * 100.0),
+        format!("{:.0}", figures.bytes_per_second / f64::from(1 << 20)),
+        format!("{:.1}", figures.p50_ns / 1e3),
+        format!("{:.1}", figures.p99_ns / 1e3),
+        notifications,
+        interrupts,
+        instructions,
+        match (cell.distance(), figures.pingpong_ns) {
+            (Some(Distance::Near), Some(ns)) => format!("near {ns:.0} ns"),
+            (Some(Distance::Far), Some(ns)) => format!("far {ns:.0} ns"),
+            _ => blank(),
+        },
+    ]
+}
+
+/// What must hold, one line each, with a mark.
+pub(crate) fn checks(checks: &[Check]) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_BORDERS_ONLY)
+        .set_header(["", "what", "measured", "must", "aim"]);
+    for check in checks {
+        let measured = check.value.map_or_else(|| "not measured".into(), shown);
+        table.add_row([check.mark().to_owned(), check.what.to_owned(), measured, check.must(), check.aim()]);
+    }
+    table.to_string()
+}
+
+/// Three significant decimals for small numbers, none for large ones.
+pub(crate) fn shown(value: f64) -> String {
+    match value.abs() {
+        large if large >= 100.0 => format!("{value:.0}"),
+        middle if middle >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+fn per_io(value: f64) -> String {
+    if value > 0.0 && value < 0.001 { format!("{value:.1e}") } else { format!("{value:.3}") }
+}
+
+/// `1234567` as `1,234,567`.
+fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::cell;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(thousands(0.4), "0");
+        assert_eq!(thousands(999.0), "999");
+        assert_eq!(thousands(1_234_567.0), "1,234,567");
+    }
+
+    #[test]
+    fn a_row_shows_the_median_and_where_the_cores_were() {
+        let text = cells(&[cell(&[(1_000, 50.0), (2_000, 50.0), (6_000, 50.0)])]);
+        for part in ["2,000", "near 50 ns", "0.250", "0.500"] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+    }
+}

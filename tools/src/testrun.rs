@@ -1,0 +1,258 @@
+//! `cargo xtask test`: steps in order, one line each, one last line that counts.
+//!
+//! A step is a check, a run of `cargo test` whose tests are counted singly, or a scenario under QEMU. What cannot run
+//! here is skipped, with the reason, and counted so. Knows how steps are run and counted; what they check stands in
+//! [`scenarios`] and in the packages' own tests.
+//!
+//! [`scenarios`]: crate::scenarios
+use crate::accel;
+use crate::cli::Test;
+use crate::fail::{self, Failure, last};
+use crate::image;
+use crate::libtest::{self, Tally};
+use crate::machine::Accel;
+use crate::process::capture;
+use crate::run::Bed;
+use crate::scenarios::{self, Lab, Scenario, Size};
+use crate::setup;
+use crate::stop;
+use anyhow::Result;
+use std::fmt;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+/// Longest time for one run of cargo, cold builds included.
+const LIMIT: Duration = Duration::from_mins(20);
+/// What the loom models may take, building them included.
+const LOOM_LIMIT: Duration = Duration::from_mins(5);
+
+/// Why a step did not run; an error of this type counts as skipped.
+#[derive(Debug)]
+pub(crate) struct Skip(pub(crate) String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// Runs the command.
+pub(crate) fn run(args: &Test) -> Result<ExitCode> {
+    let size = match (args.quick, args.long) {
+        (true, _) => Size::Quick,
+        (_, true) => Size::Long,
+        _ => Size::Default,
+    };
+    let mut all = Steps { filter: args.only.as_deref(), tally: Tally::default() };
+    static_checks(&mut all)?;
+    rust_tests(&mut all)?;
+    under_qemu(&mut all, args, size)?;
+    let Tally { passed, failed, skipped } = all.tally;
+    if let (Some(filter), 0) = (&args.only, passed + failed + skipped) {
+        anyhow::bail!("no step's name contains `{filter}`: leave --only out to see them all");
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn static_checks(all: &mut Steps<'_>) -> Result<()> {
+    all.step("fmt", || {
+        tool_or_skip("fmt")?;
+        succeeds(image::cargo().args(["fmt", "--all", "--check"]), LIMIT)
+    })?;
+    all.step("clippy", || {
+        tool_or_skip("clippy")?;
+        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        succeeds(image::cargo().args(arguments), LIMIT)
+    })?;
+    all.step("doc", || {
+        let mut command = image::cargo();
+        command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+        succeeds(&mut command, LIMIT)
+    })
+}
+
+fn rust_tests(all: &mut Steps<'_>) -> Result<()> {
+    all.tests("tests", || {
+        let mut command = image::cargo();
+        command.args(["test", "--workspace", "--tests", "--no-fail-fast"]);
+        counted(&mut command, LIMIT)
+    })?;
+    all.tests("doctests", || {
+        let mut command = image::cargo();
+        command.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
+        counted(&mut command, LIMIT)
+    })?;
+    all.tests("loom", || {
+        if !image::root().join("tests/loom.rs").exists() {
+            return Err(Skip("there is no tests/loom.rs".into()).into());
+        }
+        let mut command = image::cargo();
+        let arguments = ["test", "--release", "--package=drv-virtio-block", "--test=loom"];
+        command
+            .args(arguments)
+            .arg("--target-dir")
+            .arg(image::root().join("target-loom"))
+            .env("RUSTFLAGS", "--cfg loom");
+        counted(&mut command, LOOM_LIMIT)
+    })
+}
+
+fn under_qemu(all: &mut Steps<'_>, args: &Test, size: Size) -> Result<()> {
+    let chosen: Vec<Scenario> = scenarios::all(size, args.record)
+        .into_iter()
+        .filter(|scenario| all.wants(&scenario.name))
+        .collect();
+    if chosen.is_empty() && !all.wants("image") {
+        return Ok(());
+    }
+    let mut image = Err("the image does not build".to_owned());
+    all.always("image", || {
+        let path = image::build()?;
+        image = Ok(path);
+        Ok(())
+    })?;
+    let bed = image.and_then(|image| {
+        let qemu = setup::qemu(args.qemu.as_deref(), !args.no_setup).map_err(|error| fail::line(&error))?;
+        let mut bed = Bed { qemu, image, accel: Accel::Tcg, timeout: None };
+        bed.accel = accel::choose(&args.accel, &bed).map_err(|error| fail::line(&error))?;
+        Ok(bed)
+    });
+    let lab = bed.map(|bed| Lab { bed, size });
+    for scenario in chosen {
+        all.step(&scenario.name, || match &lab {
+            Ok(lab) => (scenario.run)(lab),
+            Err(why) => Err(Skip(why.clone()).into()),
+        })?;
+    }
+    Ok(())
+}
+
+/// Runs steps, prints their lines, counts.
+struct Steps<'a> {
+    filter: Option<&'a str>,
+    tally: Tally,
+}
+
+impl Steps<'_> {
+    fn wants(&self, name: &str) -> bool {
+        self.filter.is_none_or(|filter| name.contains(filter))
+    }
+
+    /// A step that counts as one test.
+    fn step(&mut self, name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.wants(name) { self.always(name, run) } else { Ok(()) }
+    }
+
+    /// Likewise, whatever the filter.
+    fn always(&mut self, name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+        let one = Tally { passed: 1, ..Tally::default() };
+        self.run(name, || run().map(|()| (one, String::new())))
+    }
+
+    /// A step of many tests.
+    fn tests(&mut self, name: &str, run: impl FnOnce() -> Result<Tally>) -> Result<()> {
+        if !self.wants(name) {
+            return Ok(());
+        }
+        self.run(name, || {
+            let tally = run()?;
+            Ok((tally, format!(": {} passed, {} ignored", tally.passed, tally.skipped)))
+        })
+    }
+
+    fn run(&mut self, name: &str, run: impl FnOnce() -> Result<(Tally, String)>) -> Result<()> {
+        let start = Instant::now();
+        let result = run();
+        stop::check()?;
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok((tally, detail)) => {
+                println!("ok      {name}{detail} ({seconds:.1} s)");
+                self.tally += tally;
+            }
+            Err(error) => self.not_passed(name, &error, seconds),
+        }
+        Ok(())
+    }
+
+    fn not_passed(&mut self, name: &str, error: &anyhow::Error, seconds: f64) {
+        let line = fail::line(error);
+        if error.downcast_ref::<Skip>().is_some() {
+            println!("skipped {name}: {line}");
+            self.tally.skipped += 1;
+            return;
+        }
+        println!("FAILED  {name} ({seconds:.1} s): {line}");
+        for text in fail::tail(error) {
+            println!("  | {text}");
+        }
+        self.tally += match error.downcast_ref::<SomeFailed>() {
+            Some(SomeFailed { tally, .. }) => *tally,
+            None => Tally { failed: 1, ..Tally::default() },
+        };
+    }
+}
+
+/// Some of many tests failed.
+#[derive(Debug)]
+struct SomeFailed {
+    tally: Tally,
+    failure: Failure,
+}
+
+impl fmt::Display for SomeFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.failure.fmt(f)
+    }
+}
+
+impl std::error::Error for SomeFailed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.failure)
+    }
+}
+
+fn succeeds(command: &mut Command, limit: Duration) -> Result<()> {
+    let ran = capture(command, limit, |_| ())?;
+    if ran.status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(shown(command), last(&ran.lines)).into())
+}
+
+/// Counts the tests of a `cargo test`.
+fn counted(command: &mut Command, limit: Duration) -> Result<Tally> {
+    let ran = capture(command, limit, |_| ())?;
+    let mut tally = libtest::tally(&ran.lines);
+    if ran.status.success() {
+        return Ok(tally);
+    }
+    // A test binary that does not build, or dies, is a failure of its own.
+    tally.failed = tally.failed.max(1);
+    let failed = libtest::failures(&ran.lines);
+    let mut what = shown(command);
+    if !failed.is_empty() {
+        what = format!("{} ({what})", failed.join(", "));
+    }
+    let failure = Failure::new(what, last(&ran.lines));
+    Err(SomeFailed { tally, failure }.into())
+}
+
+/// The command as one types it.
+fn shown(command: &Command) -> String {
+    let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+    format!("cargo {} failed", words.join(" "))
+}
+
+fn tool_or_skip(subcommand: &str) -> Result<()> {
+    let mut command = image::cargo();
+    let there = capture(command.args([subcommand, "--version"]), LIMIT, |_| ())?;
+    if there.status.success() {
+        Ok(())
+    } else {
+        Err(Skip(format!("cargo {subcommand} is not installed")).into())
+    }
+}

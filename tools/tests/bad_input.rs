@@ -1,0 +1,123 @@
+//! Everything that can be refused: one line on standard error that says what to do, a status other than 0.
+mod tool;
+
+use tool::{Stub, run};
+
+/// Fails unless the tool refuses with one line that contains every word.
+fn refuses(arguments: &[&str], words: &[&str]) {
+    let ran = run(arguments);
+    assert!(!ran.ok, "{arguments:?} succeeded");
+    assert_eq!(ran.error.lines().count(), 1, "not one line: {}", ran.error);
+    assert!(ran.error.starts_with("error: "), "{}", ran.error);
+    for word in words {
+        assert!(ran.error.contains(word), "`{word}` is not in: {}", ran.error);
+    }
+    assert_eq!(ran.output, "", "something was presented as a result");
+}
+
+#[test]
+fn an_unknown_option_is_refused() {
+    refuses(&["bench", "--iodpeth=3"], &["--iodpeth", "--help"]);
+    refuses(&["bench", "--output-format=xml"], &["xml", "normal", "json"]);
+    refuses(&["brew"], &["brew"]);
+}
+
+#[test]
+fn what_comes_later_is_refused_by_name() {
+    for option in [
+        "--ring=packed",
+        "--via=blockd",
+        "--clients=2",
+        "--driver=virtio-drivers",
+        "--driver=virtio-driver",
+        "--driver=linux",
+        "--backend=vhost-user",
+        "--backend=embedded",
+        "--mode=adaptive",
+        "--socket=/tmp/vhost.sock",
+    ] {
+        let pair = option.trim_start_matches('-');
+        refuses(&["bench", option], &[pair, "not supported yet: comes with"]);
+    }
+    refuses(&["compare", "--quick"], &["compare is not supported yet: comes with"]);
+    refuses(&["report", "a.json", "b.json"], &["report is not supported yet: comes with"]);
+}
+
+#[test]
+fn a_value_that_an_option_does_not_take_is_refused_with_those_that_it_does() {
+    refuses(&["bench", "--rw=sideways"], &["--rw", "sideways", "randread"]);
+    refuses(&["bench", "--driver=yours"], &["--driver", "ours or raw"]);
+    refuses(&["bench", "--bs=4q"], &["--bs", "4q"]);
+    refuses(&["bench", "--vcpus=0"], &["--vcpus", "1 to"]);
+    refuses(&["bench", "--queue-size=100"], &["queue_size"]);
+    refuses(&["bench", "--queue-size=2048"], &["queue_size=2048", "1024"]);
+    refuses(&["bench", "--ring=round"], &["--ring", "split"]);
+}
+
+#[test]
+fn contradictions_are_refused() {
+    refuses(&["bench", "--runtime=5", "--number_ios=10"], &["runtime", "number_ios"]);
+    refuses(&["bench", "--icount", "--runtime=5"], &["icount", "number_ios"]);
+    refuses(&["bench", "--icount", "--vcpus=2"], &["icount", "vcpus=2"]);
+    refuses(&["bench", "--numjobs=4", "--vcpus=2"], &["vcpus=2", "numjobs=4"]);
+    refuses(&["bench", "--verify=crc32c", "--rw=randrw"], &["--disk=FILE"]);
+    refuses(&["bench", "--iodepth=4", "--iodepth_batch_submit=8"], &["iodepth_batch_submit"]);
+    refuses(&["bench", "--submit=owner", "--numjobs=2", "--queues=1"], &["submit=owner"]);
+    refuses(&["test", "--quick", "--long"], &["--quick", "--long"]);
+}
+
+#[test]
+fn an_unreadable_job_file_is_refused() {
+    refuses(&["bench", "/nonexistent/a.fio"], &["/nonexistent/a.fio", "cannot be read"]);
+}
+
+#[test]
+fn a_job_file_with_an_unknown_key_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.fio");
+    std::fs::write(&file, "[global]\nbs=4k\n\n[one]\nioengine=libaio\n").unwrap();
+    refuses(&["bench", &file.to_string_lossy()], &["a.fio:5", "ioengine"]);
+    std::fs::write(&file, "[one]\nring=packed\n").unwrap();
+    refuses(&["bench", &file.to_string_lossy()], &["a.fio:2", "not supported yet"]);
+    std::fs::write(&file, "[two words]\nrw=read\n").unwrap();
+    refuses(&["bench", &file.to_string_lossy()], &["two words"]);
+}
+
+#[test]
+fn a_disk_that_cannot_serve_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let odd = folder.path().join("odd.raw");
+    std::fs::write(&odd, [0; 1000]).unwrap();
+    refuses(&["bench", "--disk=/nonexistent/disk.raw"], &["no such file", "truncate"]);
+    let odd = format!("--disk={}", odd.display());
+    refuses(&["bench", &odd], &["1000 bytes", "multiple of 512"]);
+    refuses(&["bench", "--disk=/tmp"], &["neither a file nor a block device"]);
+}
+
+#[test]
+fn results_that_could_not_be_written_are_refused_before_anything_runs() {
+    refuses(&["bench", "--rw=read", "--output=/nonexistent/out.json"], &["--output=/nonexistent/out.json"]);
+}
+
+#[test]
+fn a_missing_or_false_qemu_is_refused() {
+    refuses(&["bench", "--rw=read", "--qemu=/nonexistent/qemu"], &["/nonexistent/qemu", "qemu-system-x86_64"]);
+    refuses(&["bench", "--rw=read", "--qemu=/bin/echo"], &["is not QEMU"]);
+}
+
+#[test]
+fn several_io_threads_are_refused_on_an_old_qemu() {
+    let stub = Stub::new("exit 0");
+    refuses(&["bench", "--iothreads=2", &stub.qemu(), &stub.image()], &["iothreads=2", "QEMU 9"]);
+}
+
+#[test]
+fn a_missing_image_is_refused() {
+    let stub = Stub::new("exit 0");
+    refuses(&["bench", "--rw=read", &stub.qemu(), "--image=/nonexistent/image"], &["/nonexistent/image"]);
+}
+
+#[test]
+fn a_filter_that_names_no_step_is_refused() {
+    refuses(&["test", "--only=nonsense"], &["nonsense"]);
+}

@@ -1,0 +1,117 @@
+//! `setup`, with stubs in the places of apt-get, sudo and QEMU.
+mod tool;
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use tool::{Ran, finish, tool};
+
+fn script(folder: &Path, name: &str, text: &str) {
+    let path = folder.join(name);
+    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A search path with the shell's tools but neither QEMU nor apt-get.
+fn bare() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    script(folder.path(), "cc", "exit 0");
+    for name in ["env", "cp", "chmod", "sh"] {
+        let there = ["/usr/bin", "/bin"].map(|place| Path::new(place).join(name));
+        let found = there.iter().find(|path| path.exists()).expect("a tool of every system");
+        std::os::unix::fs::symlink(found, folder.path().join(name)).unwrap();
+    }
+    folder
+}
+
+fn on(folder: &Path, arguments: &[&str], user: Option<u32>) -> Ran {
+    let mut command = tool(arguments);
+    command.env("PATH", folder);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    finish(command)
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// apt-get that logs what it is told and, on install, brings QEMU.
+fn apt(folder: &Path) {
+    let (log, place) = (folder.join("log"), folder.join("qemu-system-x86_64"));
+    let text = format!(
+        "echo \"$DEBIAN_FRONTEND $*\" >> {}\ncase \"$*\" in *install*) printf '#!/bin/sh\\n' > {place}; chmod +x {place};; esac",
+        log.display(),
+        place = place.display()
+    );
+    script(folder, "apt-get", &text);
+}
+
+#[test]
+fn nothing_is_done_if_nothing_is_missing() {
+    let folder = bare();
+    script(folder.path(), "qemu-system-x86_64", "exit 0");
+    script(folder.path(), "apt-get", "echo called >&2; exit 1");
+    let ran = on(folder.path(), &["setup"], None);
+    assert!(ran.ok, "{}", ran.error);
+}
+
+#[test]
+fn what_is_missing_is_installed_after_the_lists_were_updated() {
+    if !is_root() {
+        return; // as another user the next test has the same through sudo
+    }
+    let folder = bare();
+    apt(folder.path());
+    let ran = on(folder.path(), &["setup"], None);
+    assert!(ran.ok, "{}", ran.error);
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    let lines: Vec<_> = log.lines().collect();
+    assert!(lines[0].starts_with("noninteractive") && lines[0].ends_with(" update"), "{log}");
+    assert!(lines[1].contains("install --yes --no-install-recommends qemu-system-x86"), "{log}");
+}
+
+#[test]
+fn without_the_right_to_install_the_exact_command_is_told() {
+    let folder = bare();
+    apt(folder.path());
+    script(folder.path(), "sudo", "exit 1");
+    let user = is_root().then_some(65534);
+    let tool = folder.path().join("xtask");
+    // Another user may not reach the build folder.
+    std::fs::copy(env!("CARGO_BIN_EXE_xtask"), &tool).unwrap();
+    let mut command = std::process::Command::new(&tool);
+    command.arg("setup").env("PATH", folder.path());
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let ran = finish(command);
+    assert!(!ran.ok);
+    assert_eq!(ran.error.lines().count(), 1, "{}", ran.error);
+    assert!(ran.error.contains("run `sudo "), "{}", ran.error);
+    assert!(!folder.path().join("log").exists(), "apt-get was called");
+}
+
+#[test]
+fn a_package_that_cannot_be_had_is_an_error_with_what_apt_said() {
+    let folder = bare();
+    script(folder.path(), "apt-get", "echo 'E: Unable to locate package'; exit 100");
+    script(folder.path(), "sudo", "shift; exec \"$@\"");
+    let ran = on(folder.path(), &["setup"], None);
+    assert!(!ran.ok);
+    assert!(ran.error.contains("error: qemu-system-x86_64 could not be installed: run `"), "{}", ran.error);
+    assert!(ran.error.contains("  | E: Unable to locate package"), "{}", ran.error);
+}
+
+#[test]
+fn bench_without_setup_and_qemu_says_how_to_get_it() {
+    let folder = bare();
+    apt(folder.path());
+    let ran = on(folder.path(), &["bench", "--rw=read", "--no-setup"], None);
+    assert!(!ran.ok);
+    assert_eq!(ran.error.lines().count(), 1, "{}", ran.error);
+    assert!(ran.error.contains("cargo xtask setup"), "{}", ran.error);
+    assert!(!folder.path().join("log").exists(), "apt-get was called");
+}

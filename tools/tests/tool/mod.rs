@@ -1,0 +1,117 @@
+//! Runs the tool, with a stub in QEMU's place.
+#![allow(dead_code, reason = "each test binary uses its part")]
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// How the tool ended, and what it said.
+pub struct Ran {
+    pub ok: bool,
+    pub status: Option<i32>,
+    pub output: String,
+    pub error: String,
+}
+
+/// The tool with these arguments, not started yet.
+pub fn tool(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// Runs the tool to its end.
+pub fn run(arguments: &[&str]) -> Ran {
+    finish(tool(arguments))
+}
+
+/// Runs a command to its end.
+pub fn finish(mut command: Command) -> Ran {
+    let output = command.output().expect("the command starts");
+    Ran {
+        ok: output.status.success(),
+        status: output.status.code(),
+        output: String::from_utf8_lossy(&output.stdout).into_owned(),
+        error: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A script that answers QMP like QEMU 7.2 and then does as it is told in the guest's place. Its process id is in a
+/// file, so that a test can see it die.
+pub struct Stub {
+    folder: tempfile::TempDir,
+}
+
+const GREETING: &str = r#"{"QMP":{"version":{"qemu":{"micro":0,"minor":2,"major":7},"package":""},"capabilities":[]}}"#;
+
+impl Stub {
+    /// `guest` is what the shell runs once the vCPUs are resumed; its output is the serial port.
+    pub fn new(guest: &str) -> Self {
+        let qmp = format!(
+            "echo '{GREETING}' >&0\nwhile read -r line; do case \"$line\" in\n*query-*) echo '{{\"return\":[]}}' >&0;;\n\
+             *cont*) echo '{{\"return\":{{}}}}' >&0; break;;\n*) echo '{{\"return\":{{}}}}' >&0;;\nesac; done\n"
+        );
+        Self::raw(&format!("{qmp}{guest}"))
+    }
+
+    /// A stub that does not even speak QMP.
+    pub fn raw(script: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the stub");
+        let pid = folder.path().join("pid");
+        let text = format!(
+            "#!/bin/sh\n[ \"$1\" = --version ] && {{ echo 'QEMU emulator version 7.2.0 (stub)'; exit 0; }}\n\
+             echo $$ > {}\n{script}\n",
+            pid.display()
+        );
+        let path = folder.path().join("qemu");
+        std::fs::write(&path, text).expect("the stub is written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("the stub is executable");
+        std::fs::write(folder.path().join("image"), "not booted by a stub").expect("the image is written");
+        Self { folder }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn qemu(&self) -> String {
+        format!("--qemu={}", self.path().join("qemu").display())
+    }
+
+    pub fn image(&self) -> String {
+        format!("--image={}", self.path().join("image").display())
+    }
+
+    /// Where the results of [`Stub::bench`] would be.
+    pub fn results(&self) -> PathBuf {
+        self.path().join("out.json")
+    }
+
+    /// `bench` with this stub, and the further arguments.
+    pub fn bench(&self, further: &[&str]) -> Command {
+        let output = format!("--output={}", self.results().display());
+        let (qemu, image) = (self.qemu(), self.image());
+        let mut arguments = vec!["bench", "--rw=randread", "--accel=tcg", &qemu, &image, &output];
+        arguments.extend(further);
+        tool(&arguments)
+    }
+
+    /// The stub's process, once it runs.
+    pub fn pid(&self) -> Option<u32> {
+        std::fs::read_to_string(self.path().join("pid")).ok()?.trim().parse().ok()
+    }
+
+    /// Whether a process of this stub is still there.
+    pub fn is_running(&self) -> bool {
+        let stat = self.pid().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        stat.is_some_and(|stat| !stat.contains(") Z "))
+    }
+}
+
+/// Starts the command with its output collected.
+pub fn start(mut command: Command) -> Child {
+    command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command starts")
+}
