@@ -39,6 +39,8 @@ pub struct RangeLimits {
 #[derive(Debug)]
 pub struct Geometry {
     capacity: AtomicU64,
+    /// Sectors from which on a request of [`Geometry::COMFORT`] sectors still fits: follows the capacity.
+    comfortable: AtomicU64,
     /// Negotiated features.
     pub features: Features,
     /// Logical block size in bytes, a power of two from 512 to 64 KiB.
@@ -64,6 +66,7 @@ impl Geometry {
     pub fn plain(capacity: u64) -> Self {
         Self {
             capacity: AtomicU64::new(capacity),
+            comfortable: AtomicU64::new(Self::comfort_of(capacity)),
             features: Features::default(),
             block_size: 512,
             seg_max: 1,
@@ -83,10 +86,25 @@ impl Geometry {
         self.capacity.load(Ordering::Relaxed)
     }
 
+    /// Requests up to this many sectors are held against one number, [`Geometry::is_comfortable`].
+    pub(crate) const COMFORT: u32 = 2048;
+
+    fn comfort_of(capacity: u64) -> u64 {
+        (capacity + 1).saturating_sub(u64::from(Self::COMFORT))
+    }
+
+    /// Whether [`Geometry::COMFORT`] sectors from `lba` on lie on the medium. The common case of the range check: one
+    /// comparison, whatever the request's length.
+    #[inline(always)]
+    pub(crate) fn is_comfortable(&self, lba: u64) -> bool {
+        lba < self.comfortable.load(Ordering::Relaxed)
+    }
+
     /// Notes a changed capacity; returns the old one.
     pub(crate) fn set_capacity(&self, sectors: u64) -> u64 {
         let old = self.capacity();
         self.capacity.store(sectors, Ordering::Relaxed);
+        self.comfortable.store(Self::comfort_of(sectors), Ordering::Relaxed);
         old
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Records<'m, const STRIDE: usize> {
     #[cfg(not(loom))]
     memory: PhantomData<&'m [core::sync::atomic::AtomicU64]>,
     #[cfg(loom)]
+    first: usize,
+    #[cfg(loom)]
     words: std::sync::Arc<[loom::sync::atomic::AtomicU64]>,
     #[cfg(loom)]
     memory: std::marker::PhantomData<&'m ()>,
@@ -53,14 +55,29 @@ impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
     #[cfg(loom)]
     pub(crate) fn new(_: &DmaBlock<'m>, count: usize) -> Option<Self> {
         let words = (0..count * STRIDE.div_ceil(8)).map(|_| loom::sync::atomic::AtomicU64::new(0)).collect();
-        Some(Self { mask: count - 1, words, memory: std::marker::PhantomData })
+        Some(Self { mask: count - 1, first: 0, words, memory: std::marker::PhantomData })
+    }
+}
+
+impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
+    /// `count` (a power of two) records from `first` on, as a table that shares them; `None` if not all are inside.
+    pub(crate) fn part(&self, first: usize, count: usize) -> Option<Self> {
+        let fits = count.is_power_of_two() && first.checked_add(count)? <= self.mask + 1;
+        #[cfg(not(loom))]
+        return fits.then(|| {
+            // SAFETY: the records from `first` on lie in this table's memory (checked).
+            let base = unsafe { self.base.add(first * STRIDE) };
+            Self { mask: count - 1, base, memory: PhantomData }
+        });
+        #[cfg(loom)]
+        return fits.then(|| Self { mask: count - 1, first: self.first + first, ..self.clone() });
     }
 }
 
 #[cfg(loom)]
 impl<const STRIDE: usize> Clone for Records<'_, STRIDE> {
     fn clone(&self) -> Self {
-        Self { mask: self.mask, words: self.words.clone(), memory: std::marker::PhantomData }
+        Self { mask: self.mask, first: self.first, words: self.words.clone(), memory: std::marker::PhantomData }
     }
 }
 
@@ -96,12 +113,12 @@ macro_rules! field {
 
         #[cfg(loom)]
         pub(crate) fn $load<const OFFSET: usize>(&self, index: usize) -> $int {
-            self.words[(index & self.mask) * STRIDE.div_ceil(8) + OFFSET / 8].load(Relaxed) as $int
+            self.words[(self.first + (index & self.mask)) * STRIDE.div_ceil(8) + OFFSET / 8].load(Relaxed) as $int
         }
 
         #[cfg(loom)]
         pub(crate) fn $store<const OFFSET: usize>(&self, index: usize, value: $int) {
-            self.words[(index & self.mask) * STRIDE.div_ceil(8) + OFFSET / 8].store(value as u64, Relaxed);
+            self.words[(self.first + (index & self.mask)) * STRIDE.div_ceil(8) + OFFSET / 8].store(value as u64, Relaxed);
         }
     };
 }

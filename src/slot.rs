@@ -92,6 +92,14 @@ impl State {
         Self(self.0 & !Self::PHASE | phase)
     }
 
+    /// What a slot's state becomes when it is released, if it is in flight by its usual head, with a buffer, claimed by
+    /// `owner` (flag bits), and nothing special about it: what remains of the state then is its generation.
+    #[inline(always)]
+    pub(crate) fn released_if_plain(self, owner: u32) -> Option<Self> {
+        let rest = self.0.wrapping_sub(Self::IN_FLIGHT | Self::BUFFER | owner);
+        (rest & (Self::GENERATION - 1) == 0).then(|| Self(rest.wrapping_add(Self::GENERATION)))
+    }
+
     /// Free, one generation on.
     #[inline(always)]
     pub(crate) fn released(self) -> Self {
@@ -105,6 +113,17 @@ pub(crate) struct Content<B> {
     pub(crate) token: u64,
     /// Initialised while the state says [`State::BUFFER`].
     pub(crate) buffer: MaybeUninit<B>,
+}
+
+impl<B> Content<B> {
+    /// Puts a request's token and buffer in; what was there is forgotten.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, token: u64, buffer: Option<B>) {
+        self.token = token;
+        if let Some(buffer) = buffer {
+            self.buffer.write(buffer);
+        }
+    }
 }
 
 /// One slot's private record.
@@ -134,6 +153,16 @@ impl<B> Record<B> {
     #[inline(always)]
     pub(crate) fn set_state(&self, state: State) {
         self.state.store(state.0, Ordering::Relaxed);
+    }
+
+    /// Takes token and buffer of a slot that has both.
+    ///
+    /// # Safety
+    /// The slot is the caller's by its state (module header), and the state says [`State::BUFFER`].
+    #[inline(always)]
+    pub(crate) unsafe fn take_whole(&self) -> (u64, B) {
+        // SAFETY: exclusive and initialised by the contract; the caller releases the state, so it is read once.
+        unsafe { self.content.with(|content| (content.token, content.buffer.assume_init_read())) }
     }
 
     #[inline(always)]
@@ -230,7 +259,7 @@ impl<'m> Lines<'m> {
 
     /// Reads the status byte: once per answer, after the used index that covers it.
     #[inline(always)]
-    pub(crate) fn read_status(&self, slot: u16) -> u8 {
+    pub(crate) fn read_status(&self, slot: u32) -> u8 {
         self.lines.load8::<STATUS_AT>(slot as usize)
     }
 }
@@ -275,17 +304,12 @@ impl<'m> Bitmap<'m> {
         self.words[w].load(Ordering::Relaxed)
     }
 
-    /// Takes one member without a locked instruction; only where no other thread uses the set. `near` is the word to
-    /// look at first.
-    #[inline(always)]
-    pub(crate) fn take_alone(&self, near: &mut usize) -> Option<u16> {
-        let word = self.words[*near].load(Ordering::Relaxed);
-        if word == 0 {
-            *near = (0..self.words.len()).find(|&w| self.peek(w) != 0)?;
-            return self.take_alone(near);
-        }
-        self.words[*near].store(word & (word - 1), Ordering::Relaxed);
-        Some((*near * 64) as u16 + word.trailing_zeros() as u16)
+    /// Takes a word that is not empty, whole, without a locked instruction; only where no other thread uses the set.
+    pub(crate) fn take_word_alone(&self) -> Option<(usize, u64)> {
+        let w = (0..self.words.len()).find(|&w| self.peek(w) != 0)?;
+        let bits = self.peek(w);
+        self.words[w].store(0, Ordering::Relaxed);
+        Some((w, bits))
     }
 
     /// Puts `bits` of word `w` back without a locked instruction; only where no other thread uses the set.
@@ -391,14 +415,13 @@ mod tests {
     fn every_slot_is_taken_once_and_no_slot_beyond_the_last_exists() {
         let words = full(70);
         let set = Bitmap::new(&words);
-        let mut near = 0;
         let mut seen = std::collections::BTreeSet::new();
-        while let Some(slot) = set.take_alone(&mut near) {
-            assert!(seen.insert(slot) && slot < 70);
+        while let Some((w, bits)) = set.take_word_alone() {
+            assert!(slots_of(w, bits).all(|slot| seen.insert(slot) && slot < 70));
         }
         assert_eq!(seen.len(), 70);
         set.put_alone(1, 0b100);
-        assert_eq!(set.take_alone(&mut near), Some(66));
+        assert_eq!(set.take_word_alone(), Some((1, 0b100)));
     }
 
     #[test]

@@ -35,7 +35,6 @@ use crate::transport::{MAX_QUEUES, QueueId, RingAddresses, Transport};
 /// }
 /// ```
 #[derive(Debug)]
-#[must_use]
 pub struct Offline<T> {
     transport: T,
 }

@@ -8,8 +8,9 @@
 //!                           +---------- Stopped <-------------------------+
 //! ```
 //! The order of the specification's steps is the order of the types, so a step cannot be left out or repeated, and a
-//! doorbell can be had from [`Running`] only. It knows registers through [`Transport`] and facts through
-//! [`Geometry`]; rings, slots and buffers are the caller's: whoever builds a queue passes its [`RingAddresses`].
+//! doorbell can be had from [`Running`] only. It knows registers through [`Transport`] and leaves facts in a
+//! [`Geometry`](crate::geometry::Geometry); rings, slots and buffers are the caller's: whoever builds a queue passes
+//! its [`RingAddresses`](crate::transport::RingAddresses).
 //!
 //! Invariants:
 //! - only features that are implemented and offered are accepted, and `FEATURES_OK` is read back;
@@ -35,9 +36,6 @@ use crate::interrupt::{CompletionMode, Limit, Rung};
 use crate::platform::{Nanos, Platform};
 use crate::spec::{Features, feature, status};
 use crate::transport::{Transport, TransportError};
-
-#[allow(unused_imports, reason = "the module's text links to them")]
-use crate::{geometry::Geometry, transport::RingAddresses};
 
 /// What the owner would like; [`Reached`] says what came of it.
 #[derive(Clone, Copy, Debug)]

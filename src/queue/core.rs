@@ -51,6 +51,12 @@ pub(crate) enum Shape {
     Done,
 }
 
+/// What a slot's state says of its chain's head.
+#[inline(always)]
+fn head_flag(head: Head) -> u32 {
+    if head.other { State::OTHER_HEAD } else { 0 }
+}
+
 /// The parts of a queue that never change hands.
 pub(crate) struct Core<'m, B> {
     pub(crate) geometry: &'m Geometry,
@@ -66,18 +72,22 @@ pub(crate) struct Core<'m, B> {
     pub(crate) limits: ChainLimits,
     /// Most segments that a chain through a table of the pool may have.
     large: usize,
-    /// Bit `operation`: plain requests of this kind are allowed; bit `16 + operation`: the same with its flag.
-    plain: u32,
+    /// By operation, and 16 further on with its flag: whether requests of this kind are plain.
+    plain: [bool; 32],
     block_mask: u64,
+    /// Most bytes of a plain request.
+    plain_bytes: u32,
 }
 
 impl<'m, B> Core<'m, B> {
     /// The facts that the plain path looks at, from the geometry: which operations need no second thought.
-    pub(crate) fn plain_operations(geometry: &Geometry) -> u32 {
-        let write = u32::from(!geometry.read_only) << Operation::Write as u32;
+    fn plain_operations(geometry: &Geometry) -> [bool; 32] {
+        let mut plain = [false; 32];
+        plain[Operation::Read as usize] = true;
+        plain[Operation::Write as usize] = !geometry.read_only;
         // Force unit access without a write cache is a plain write.
-        let durable = if geometry.writeback { 0 } else { write << 16 };
-        1 << Operation::Read as u32 | write | durable
+        plain[Operation::Write as usize + 16] = !geometry.read_only && !geometry.writeback;
+        plain
     }
 
     #[allow(clippy::too_many_arguments, reason = "a queue is these parts; one caller")]
@@ -98,6 +108,7 @@ impl<'m, B> Core<'m, B> {
             limits: ChainLimits { segments: inline, bytes: geometry.size_max, unit: geometry.block_size },
             plain: Self::plain_operations(geometry),
             block_mask: u64::from(geometry.block_size - 1),
+            plain_bytes: geometry.size_max.min(Geometry::COMFORT << SECTOR_SHIFT),
             large: tables.as_ref().map_or(inline, |tables| tables.segments.min(by_device)),
             tables,
             geometry,
@@ -125,9 +136,24 @@ impl<'m, B> Core<'m, B> {
         Ticket { slot, generation: self.record(slot).state().generation() }
     }
 
-    /// Checks a used entry and says which slot it completes and how. Whatever the device wrote, nothing is indexed
-    /// unchecked and status is read once. The entry was covered by a used index read before.
+    /// The common answer: a plain chain of `owner` (flag bits) came back well, whole and known. Gives its record and the
+    /// state that releases it. `None` says nothing against it: [`Core::settle`] decides.
+    ///
+    /// Whatever the device wrote, nothing is indexed unchecked, and the status is read once.
     #[inline(always)]
+    pub(crate) fn settle_plain(&self, entry: UsedEntry, owner: u32) -> Option<(&'m Record<B>, State)> {
+        let record = self.records.get(entry.id as usize)?;
+        let released = record.state().released_if_plain(owner)?;
+        // Whole: everything writable was written, the status counted or not (devices differ, and it is checked).
+        if entry.len.wrapping_sub(record.word()) > 1 || self.lines.read_status(entry.id) != request_status::OK {
+            return None;
+        }
+        Some((record, released))
+    }
+
+    /// Checks a used entry and says which slot it completes and how. Whatever the device wrote, nothing is indexed
+    /// unchecked. The entry was covered by a used index read before.
+    #[cold]
     pub(crate) fn settle(&self, entry: UsedEntry) -> Result<(u16, State, Answer), Violation> {
         let (slot, other) = self.chains.slot_of(entry.id).ok_or(Violation::UnknownId)?;
         let record = self.record(slot);
@@ -136,10 +162,11 @@ impl<'m, B> Core<'m, B> {
             return Err(Violation::NotInFlight);
         }
         let writable = record.word();
+        // `writable` leaves room for the status: chains are cut below 2^32.
         if entry.len > writable + 1 {
             return Err(Violation::TooLong);
         }
-        let status = self.lines.read_status(slot);
+        let status = self.lines.read_status(slot.into());
         if status == request_status::POISON {
             return Err(Violation::NoStatus);
         }
@@ -160,46 +187,51 @@ impl<B: Buffer> Core<'_, B> {
     pub(crate) fn plain(&self, request: &Request<B>) -> Option<Segment> {
         let [segment] = request.buffer.as_ref()?.segments() else { return None };
         let len = u64::from(segment.len());
-        let allowed = self.plain >> (request.operation as u32 | u32::from(request.flag) << 4) & 1 != 0;
-        let aligned = (request.lba << SECTOR_SHIFT | len) & self.block_mask == 0;
-        let fits = segment.len().wrapping_sub(1) < self.limits.bytes;
-        (allowed && aligned && fits && self.inside(request.lba, len >> SECTOR_SHIFT)).then_some(*segment)
+        if !self.plain[request.operation as usize + usize::from(request.flag) * 16]
+            || segment.len().wrapping_sub(1) >= self.plain_bytes
+            || (request.lba << SECTOR_SHIFT | len) & self.block_mask != 0
+        {
+            return None;
+        }
+        let inside = self.geometry.is_comfortable(request.lba) || self.inside(request.lba, len >> SECTOR_SHIFT);
+        inside.then_some(*segment)
     }
 
-    /// Stages a plain request in `slot`, which the caller claimed. Returns the head to offer.
+    /// Stages a plain request in `slot`, which the caller claimed. Returns the head to offer and the slot's ticket.
     #[inline(always)]
-    pub(crate) fn stage_plain(&self, slot: u16, request: Request<B>, data: Segment, phase: u32, flags: u32) -> Head {
+    pub(crate) fn stage_plain(
+        &self,
+        slot: u16,
+        request: Request<B>,
+        data: Segment,
+        phase: u32,
+        flags: u32,
+    ) -> (Head, Ticket) {
         let writes = matches!(request.operation, Operation::Read);
+        let record = self.record(slot);
         self.lines.write(slot, request.operation, request.lba);
         let head = self.chains.one(&self.ring, slot, self.lines.header(slot), data, writes);
-        let writable = if writes { data.len() } else { 0 };
-        self.fill(slot, request.token, request.buffer, writable);
-        self.enter(slot, phase, flags | State::BUFFER, head);
-        head
+        record.set_word(if writes { data.len() } else { 0 });
+        // SAFETY: the slot is claimed by this thread (state 2), so nobody else touches its content.
+        unsafe { record.content.with(|content| content.put(request.token, request.buffer)) };
+        // A free slot's state has neither phase nor flags.
+        let state = State(record.state().0 | phase | flags | State::BUFFER | head_flag(head));
+        record.set_state(state);
+        (head, Ticket { slot, generation: state.generation() })
     }
 
     /// Puts the caller's things into a claimed slot.
-    #[inline(always)]
     fn fill(&self, slot: u16, token: u64, buffer: Option<B>, writable: u32) {
         let record = self.record(slot);
         record.set_word(writable);
-        // SAFETY: the slot is claimed by this thread (state 2), so nobody else touches its content.
-        unsafe {
-            record.content.with(|content| {
-                content.token = token;
-                if let Some(buffer) = buffer {
-                    content.buffer.write(buffer);
-                }
-            });
-        }
+        // SAFETY: as in `stage_plain`.
+        unsafe { record.content.with(|content| content.put(token, buffer)) };
     }
 
     /// Moves a slot into `phase` with these flags, within its present generation.
-    #[inline(always)]
     fn enter(&self, slot: u16, phase: u32, flags: u32, head: Head) {
         let record = self.record(slot);
-        let other = if head.other { State::OTHER_HEAD } else { 0 };
-        record.set_state(record.state().with(phase, flags | other));
+        record.set_state(record.state().with(phase, flags | head_flag(head)));
     }
 
     /// Decides how any request goes to the device, or why it does not.

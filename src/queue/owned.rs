@@ -14,19 +14,20 @@ use crate::dma::Buffer;
 use crate::geometry::Geometry;
 use crate::request::{Completion, Refusal, Refused, Request, Ticket};
 use crate::ring::chain::Head;
-use crate::ring::split::{Consumer, Producer};
+use crate::ring::split::{Consumer, Producer, UsedEntry};
 use crate::slot::{Answer, State, slots_of};
 use crate::transport::Doorbell;
+use core::num::NonZeroU64;
 
 /// A queue, its doorbell, and what its owner knows of both rings.
 pub struct OwnedQueue<'m, B, D> {
     prepared: Prepared<'m, B>,
     producer: Producer,
     consumer: Consumer,
-    /// The bitmap word to claim from next.
-    near: usize,
-    /// Something is parked: answered without the device.
-    parked: bool,
+    /// Free slots of one bitmap word, taken out of the free set to be claimed one by one.
+    hand: Hand,
+    /// Something is parked (answered without the device), or the queue is broken.
+    unusual: bool,
     broken: Option<Violation>,
     doorbell: D,
     submission: SubmissionCounters,
@@ -39,8 +40,8 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
             prepared,
             producer: Producer::default(),
             consumer: Consumer::default(),
-            near: 0,
-            parked: false,
+            hand: Hand { first: 0, bits: 0 },
+            unusual: false,
             broken: None,
             doorbell,
             submission: SubmissionCounters::default(),
@@ -78,21 +79,31 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     fn stage(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
         let Some(data) = self.core().plain(&request) else { return self.stage_any(request) };
         let Some(slot) = self.claim() else { return self.full(request) };
-        let head = self.core().stage_plain(slot, request, data, State::IN_FLIGHT, 0);
-        Ok(self.offer(slot, head))
+        let (head, ticket) = self.core().stage_plain(slot, request, data, State::IN_FLIGHT, 0);
+        self.offer(head);
+        Ok(ticket)
     }
 
-    /// A free slot, unless the queue is broken.
+    /// A free slot, unless the queue is broken: then all were given away (`break_with`), so that it needs no test.
     #[inline(always)]
     fn claim(&mut self) -> Option<u16> {
-        // A broken queue has given its free slots away (`break_with`), so that this needs no second test.
-        self.prepared.core.free.take_alone(&mut self.near)
+        if self.hand.bits == 0 {
+            let (w, bits) = self.core().free.take_word_alone()?;
+            self.hand = Hand { first: (w * 64) as u16, bits };
+        }
+        let bits = NonZeroU64::new(self.hand.bits)?;
+        self.hand.bits = bits.get() & (bits.get() - 1);
+        Some(self.hand.first + bits.trailing_zeros() as u16)
+    }
+
+    /// Gives a slot that was claimed and not used back.
+    fn unclaim(&self, slot: u16) {
+        self.core().free.put_alone(usize::from(slot) / 64, 1 << (slot % 64));
     }
 
     #[inline(always)]
-    fn offer(&mut self, slot: u16, head: Head) -> Ticket {
+    fn offer(&mut self, head: Head) {
         self.prepared.core.ring.offer(&mut self.producer, head.id);
-        self.core().ticket(slot)
     }
 
     #[cold]
@@ -116,7 +127,10 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
             Shape::Done => return Ok(self.park_done(slot, &request)),
         };
         match staged {
-            Ok(head) => Ok(self.offer(slot, head)),
+            Ok(head) => {
+                self.offer(head);
+                Ok(self.core().ticket(slot))
+            }
             Err(request) => self.stage_oversize(slot, request),
         }
     }
@@ -126,7 +140,7 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
         let core = self.core();
         core.park(slot, request.token, None, Answer::OK, 0);
         core.parked.put_alone(usize::from(slot) / 64, 1 << (slot % 64));
-        self.parked = true;
+        self.unusual = true;
         self.core().ticket(slot)
     }
 
@@ -134,7 +148,7 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
         let parent = match self.core().open_parent(request) {
             Ok(parent) => parent,
             Err(request) => {
-                self.core().free.put_alone(usize::from(slot) / 64, 1 << (slot % 64));
+                self.unclaim(slot);
                 return self.full(request);
             }
         };
@@ -142,10 +156,10 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
         while let Some(slot) = next {
             // SAFETY: none of the parent's chains is published before this `&mut` borrow ends.
             let Some(head) = (unsafe { self.core().stage_child(parent, slot, State::IN_FLIGHT, 0) }) else {
-                self.core().free.put_alone(usize::from(slot) / 64, 1 << (slot % 64));
+                self.unclaim(slot);
                 break;
             };
-            self.offer(slot, head);
+            self.offer(head);
             next = self.claim();
         }
         Ok(self.core().ticket(slot))
@@ -170,79 +184,115 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     /// Hands up to `max` completions to `sink`, oldest answer first, and returns how many.
     #[inline]
     pub fn reap(&mut self, max: usize, mut sink: impl FnMut(Completion<B>)) -> usize {
-        let mut handed = if self.parked { self.reap_parked(max, &mut sink) } else { 0 };
-        let ready = self.ready();
-        let mut freed = Freed { word: self.near, bits: 0 };
-        for _ in 0..ready.min(max - handed) {
-            let entry = self.prepared.core.ring.take(&mut self.consumer);
-            let (slot, state, answer) = match self.core().settle(entry) {
-                Ok(settled) => settled,
-                Err(violation) => {
-                    self.break_with(violation);
-                    break;
-                }
-            };
-            handed += self.finish(slot, state, answer, &mut freed, &mut sink);
+        if self.unusual {
+            return self.reap_unusual(max, &mut sink);
         }
-        freed.put(self.core());
-        self.publish();
+        // A copy, so that it stays in registers while records are written.
+        let (core, mut consumer) = (&self.prepared.core, self.consumer);
+        let mut ready = consumer.known();
+        if ready == 0 {
+            ready = core.ring.look(&mut consumer);
+            if ready > self.consumer.outstanding(&self.producer) {
+                return self.break_with(Violation::IndexJump);
+            }
+        }
+        let ready = usize::from(ready).min(max);
+        let mut freed = Freed { first: self.hand.first, bits: 0 };
+        let mut handed = 0;
+        while handed < ready {
+            let entry = core.ring.take(&mut consumer);
+            let Some((record, released)) = core.settle_plain(entry, 0) else {
+                self.count(handed, consumer, freed);
+                return self.reap_rest(max, handed, entry, &mut sink);
+            };
+            // SAFETY: the device gave the slot's chain back, as `settle_plain` checked; its state says that both exist.
+            let (token, buffer) = unsafe { record.take_whole() };
+            record.set_state(released);
+            freed.add(core, entry.id);
+            handed += 1;
+            sink(Completion { token, result: Ok(()), buffer: Some(buffer) });
+        }
+        self.count(handed, consumer, freed);
         handed
     }
 
-    /// Used entries that may be taken now: none when the queue is broken, or breaks here.
+    /// After so many plain completions.
     #[inline(always)]
-    fn ready(&mut self) -> usize {
-        if self.consumer.known() == 0 {
-            let outstanding = self.consumer.outstanding(&self.producer);
-            let ready = self.prepared.core.ring.look(&mut self.consumer);
-            if ready > outstanding {
-                self.break_with(Violation::IndexJump);
-                return 0;
-            }
+    fn count(&mut self, handed: usize, consumer: Consumer, freed: Freed) {
+        if freed.first == self.hand.first {
+            // Slots that were in use last are used next: their lines are warm on both sides.
+            self.hand.bits |= freed.bits;
+        } else {
+            freed.put(self.core());
         }
-        if self.broken.is_some() { 0 } else { usize::from(self.consumer.known()) }
+        self.completion.completed.add(handed as u64);
+        self.consumer = consumer;
+    }
+
+    /// Goes on from an entry that is not plain, one answer at a time.
+    #[cold]
+    fn reap_rest(
+        &mut self,
+        max: usize,
+        mut handed: usize,
+        mut entry: UsedEntry,
+        sink: &mut impl FnMut(Completion<B>),
+    ) -> usize {
+        loop {
+            handed += self.reap_special(entry, sink);
+            // A violation leaves nothing that is believed.
+            if handed == max || self.consumer.known() == 0 {
+                return handed;
+            }
+            entry = self.prepared.core.ring.take(&mut self.consumer);
+        }
+    }
+
+    /// As [`OwnedQueue::reap`], for a queue that is broken or has something parked: that comes first, alone.
+    #[cold]
+    fn reap_unusual(&mut self, max: usize, sink: &mut impl FnMut(Completion<B>)) -> usize {
+        let handed = self.reap_parked(max, sink);
+        self.unusual = self.broken.is_some() || handed == max;
+        handed
+    }
+
+    /// One answer that is not the common one; returns how many completions it handed out, 0 or 1. What goes out again is
+    /// published at once: rare, and nothing to be forgotten.
+    #[cold]
+    fn reap_special(&mut self, entry: UsedEntry, sink: &mut impl FnMut(Completion<B>)) -> usize {
+        match self.core().settle(entry) {
+            Ok((slot, state, answer)) => {
+                self.completion.completed.add(1);
+                let handed = self.finish(slot, state, answer, sink);
+                self.publish();
+                handed
+            }
+            Err(violation) => self.break_with(violation),
+        }
     }
 
     /// Completes one settled slot; returns how many completions that handed out, 0 or 1.
-    #[inline(always)]
     fn finish(
         &mut self,
         slot: u16,
         state: State,
         answer: Answer,
-        freed: &mut Freed,
         sink: &mut impl FnMut(Completion<B>),
     ) -> usize {
-        self.completion.completed.add(1);
-        let (token, buffer, answer) = if state.has(State::SPECIAL) {
-            match self.follow(slot, state, answer) {
-                Next::Finished(token, buffer, answer) => (token, buffer, answer),
-                Next::Staged(head) => {
-                    self.offer(slot, head);
-                    return 0;
-                }
-                Next::Released => {
-                    freed.add(self.core(), slot, state);
-                    return 0;
-                }
-            }
-        } else {
-            // SAFETY: the device gave the slot's chain back, as `settle` checked, and `state` is what it says.
-            let (token, buffer) = unsafe { self.core().empty(slot, state) };
-            (token, buffer, answer)
-        };
-        freed.add(self.core(), slot, state);
+        // SAFETY: settled by this queue's only owner.
+        let next = unsafe { self.core().follow(slot, state, answer, State::IN_FLIGHT) };
+        if let Next::Staged(head) = next {
+            self.offer(head);
+            return 0;
+        }
+        self.core().record(slot).set_state(state.released());
+        self.unclaim(slot);
+        let Next::Finished(token, buffer, answer) = next else { return 0 };
         sink(Completion { token, result: answer.result(), buffer });
         1
     }
 
-    #[cold]
-    fn follow(&mut self, slot: u16, state: State, answer: Answer) -> Next<B> {
-        // SAFETY: settled by this queue's only owner.
-        unsafe { self.core().follow(slot, state, answer, State::IN_FLIGHT) }
-    }
-
-    #[cold]
+    /// Hands out what was answered without the device.
     fn reap_parked(&mut self, max: usize, sink: &mut impl FnMut(Completion<B>)) -> usize {
         let core = &self.prepared.core;
         let mut handed = 0;
@@ -257,10 +307,11 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
                     sink(completion);
                     handed += 1;
                 }
-                core.free.put_alone(w, 1 << (slot % 64));
+                if self.broken.is_none() {
+                    self.unclaim(slot);
+                }
             }
         }
-        self.parked = false;
         handed
     }
 
@@ -268,7 +319,7 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     /// True: something can be reaped now, and no interrupt may come for it.
     pub fn arm(&mut self, want: u16) -> bool {
         let outstanding = self.consumer.outstanding(&self.producer);
-        if self.parked || self.consumer.known() > 0 || self.broken.is_some() {
+        if self.unusual || self.consumer.known() > 0 {
             return true;
         }
         let ready = self.prepared.core.ring.arm(&mut self.consumer, want.clamp(1, outstanding.max(1)));
@@ -285,14 +336,19 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
         self.completion.interrupts.add(1);
     }
 
-    /// Nothing more is believed; free slots are given away, so that every claim fails.
+    /// Nothing more is believed; free slots are given away, so that every claim fails. Returns 0: the completions that
+    /// this hands out.
     #[cold]
-    fn break_with(&mut self, violation: Violation) {
+    fn break_with(&mut self, violation: Violation) -> usize {
         self.completion.violations.add(1);
         self.broken = Some(violation);
+        self.unusual = true;
+        self.consumer.forget();
+        self.hand.bits = 0;
         for w in 0..self.core().free.len() {
             self.core().free.reset(w, 0);
         }
+        0
     }
 
     /// What broke the queue; it stays so until the device is reset.
@@ -327,27 +383,33 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     }
 }
 
+/// Free slots of one bitmap word, at hand for claiming.
+struct Hand {
+    /// The word's first slot.
+    first: u16,
+    bits: u64,
+}
+
 /// Slots of one bitmap word on their way back to the free set: put back a word at a time.
 struct Freed {
-    word: usize,
+    /// The word's first slot.
+    first: u16,
     bits: u64,
 }
 
 impl Freed {
     #[inline(always)]
-    fn add<B>(&mut self, core: &Core<'_, B>, slot: u16, state: State) {
-        core.record(slot).set_state(state.released());
-        let word = usize::from(slot) / 64;
-        if word != self.word {
+    fn add<B>(&mut self, core: &Core<'_, B>, slot: u32) {
+        let first = slot as u16 & !63;
+        if first != self.first {
             self.put(core);
-            *self = Self { word, bits: 0 };
+            *self = Self { first, bits: 0 };
         }
         self.bits |= 1 << (slot % 64);
     }
 
-    #[inline(always)]
     fn put<B>(&self, core: &Core<'_, B>) {
-        core.free.put_alone(self.word, self.bits);
+        core.free.put_alone(usize::from(self.first) / 64, self.bits);
     }
 }
 

@@ -164,7 +164,7 @@ impl<'m, B: Buffer> Prepared<'m, B> {
         let event_idx = geometry.features.has(feature::EVENT_IDX);
         let misfit = PrepareError::Size(options.size);
         let ring = SplitRing::new(&block, plan.layout, event_idx).ok_or(misfit)?;
-        let chains = Chains::new(plan.form, slots as u16, tables.as_ref()).ok_or(misfit)?;
+        let chains = Chains::new(plan.form, slots as u16, &ring, tables.as_ref()).ok_or(misfit)?;
         let lines = Lines::new(&lines, slots).ok_or(misfit)?;
         let large = Self::large_tables(&plan, options, dma, arena)?;
         let parents = arena.place(options.parents.into(), |_| Guarded::new(Parent::unused()))?;

@@ -35,6 +35,11 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         self.number
     }
 
+    /// The queue that it submits to.
+    pub fn queue(&self) -> &'q SharedQueue<'m, B, D, W> {
+        self.queue
+    }
+
     /// Begins a batch of about `want` requests: slots are claimed for so many at a time.
     #[inline(always)]
     pub fn batch(&mut self, want: u32) -> SharedBatch<'_, 'q, 'm, B, D, W> {
@@ -216,22 +221,17 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         }
     }
 
-    /// Asks for an interrupt once `want` more chains (at least 1) are done, and looks again. True: something can be
-    /// reaped now, or somebody else is draining: reap and ask again before waiting.
-    pub fn arm(&mut self, want: u16) -> bool {
+    /// Asks for an interrupt at the next completion of anybody's, and looks again. True: something can be reaped now,
+    /// or somebody else is draining: reap and ask again before waiting. (There is one event index and many submitters:
+    /// one that wished for a later completion would move another's wish away.)
+    pub fn arm(&mut self) -> bool {
         let queue = self.queue;
         let parked = (0..queue.core().parked.len()).any(|w| queue.core().parked.peek(w) & self.mine[w] != 0);
-        if parked || !queue.reaping.gate.enter() {
+        if parked || queue.broken().is_some() || !queue.reaping.gate.enter() {
             return true;
         }
         // SAFETY: this thread holds the reap gate.
-        let ready = unsafe {
-            queue.reaping.consumer.with(|consumer| {
-                let published = queue.publishing.published.load(Ordering::Relaxed) as u16;
-                let want = want.clamp(1, consumer.behind(published).max(1));
-                queue.core().ring.arm(consumer, want)
-            })
-        };
+        let ready = unsafe { queue.reaping.consumer.with(|consumer| queue.core().ring.arm(consumer, 1)) };
         queue.reaping.gate.leave() || ready
     }
 
@@ -306,9 +306,10 @@ impl<B: Buffer, D: Doorbell, W: Wake> SharedBatch<'_, '_, '_, B, D, W> {
         let core = self.submitter.queue.core();
         let Some(data) = core.plain(&request) else { return self.push_any(request) };
         let Some(slot) = self.claim() else { return self.full(request) };
-        core.stage_plain(slot, request, data, State::STAGED, State::owned_by(self.submitter.number));
+        let owner = State::owned_by(self.submitter.number);
+        let (_, ticket) = core.stage_plain(slot, request, data, State::STAGED, owner);
         self.staged |= 1 << (slot % 64);
-        Ok(core.ticket(slot))
+        Ok(ticket)
     }
 
     /// A claimed slot: from the reservation, or a new one.

@@ -17,7 +17,7 @@
 //! Specification: 2.7.5, 2.7.5.3 Indirect Descriptors, 2.7.4 Message Framing.
 use crate::dma::{DeviceAddress, DmaBlock, Segment};
 use crate::memory::Records;
-use crate::ring::split::{SplitRing, store_descriptor, write_flag};
+use crate::ring::split::{NEXT_SHIFT, SplitRing, descriptor_word, store_descriptor, store_words, write_flag};
 use crate::spec::descriptor_flag::{INDIRECT, NEXT, WRITE};
 
 /// Data segments that a slot's own table holds.
@@ -48,6 +48,11 @@ pub(crate) struct Chains<'m> {
     form: Form,
     slots: u16,
     tables: Option<Tables<'m>>,
+    /// Direct: the group of data descriptors, entry `n` for slot `n`.
+    data: Option<Records<'m, 16>>,
+    /// Direct: flags and `next` of slot 0's data descriptor, for a device that reads and one that writes. A slot's
+    /// status is as far from slot 0's as the slot is, so that its own word is one addition away.
+    words: [u64; 2],
 }
 
 /// The slots' own indirect tables.
@@ -74,7 +79,12 @@ impl<'m> Chains<'m> {
 
     /// Chains for `slots` slots, with tables in `block` where INDIRECT was negotiated. `None`: the block is too small,
     /// or the form needs one.
-    pub(crate) fn new(form: Form, slots: u16, block: Option<&DmaBlock<'m>>) -> Option<Self> {
+    pub(crate) fn new(
+        form: Form,
+        slots: u16,
+        ring: &SplitRing<'m>,
+        block: Option<&DmaBlock<'m>>,
+    ) -> Option<Self> {
         let tables = match block {
             Some(block) => Some(Tables {
                 entries: Records::new(block, TABLE * (slots as usize).next_power_of_two())?,
@@ -83,7 +93,13 @@ impl<'m> Chains<'m> {
             None if form == Form::Indirect => return None,
             None => None,
         };
-        Some(Self { form, slots, tables })
+        // `slots` and its next power of two together never exceed the ring: slots are at most a third of it.
+        let data = match form {
+            Form::Direct => Some(ring.descriptors_from(slots, slots.next_power_of_two())?),
+            Form::Indirect => None,
+        };
+        let word = |writes| descriptor_word(0, NEXT | write_flag(writes), 2 * slots);
+        Some(Self { form, slots, tables, data, words: [word(false), word(true)] })
     }
 
     /// Writes what never changes of a slot: once, before the ring is used, and again after a reset.
@@ -119,8 +135,9 @@ impl<'m> Chains<'m> {
     /// A chain with one data segment.
     #[inline(always)]
     pub(crate) fn one(&self, ring: &SplitRing<'_>, slot: u16, header: Segment, data: Segment, writes: bool) -> Head {
-        if self.form == Form::Direct {
-            ring.describe(self.slots + slot, data, NEXT | write_flag(writes), 2 * self.slots + slot);
+        if let Some(table) = &self.data {
+            let word = self.words[usize::from(writes)] + u64::from(data.len()) + (u64::from(slot) << NEXT_SHIFT);
+            store_words(table, slot.into(), data.address(), word);
             return Head { id: slot, other: false };
         }
         self.inline(ring, slot, header, &[data], writes)
@@ -182,7 +199,6 @@ impl<'m> Chains<'m> {
     }
 
     /// The slot that a used id names, and whether by its other head; `None` for an id that is no head.
-    #[inline(always)]
     pub(crate) fn slot_of(&self, id: u32) -> Option<(u16, bool)> {
         let slots = u32::from(self.slots);
         if id < slots {

@@ -80,7 +80,7 @@ impl Producer {
 }
 
 /// The driver's side of the used ring: a private shadow, one per ring, held by whoever may drain.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Consumer {
     /// Entries taken so far.
     head: u16,
@@ -93,6 +93,11 @@ impl Consumer {
     #[inline(always)]
     pub(crate) fn known(&self) -> u16 {
         self.seen.wrapping_sub(self.head)
+    }
+
+    /// Believes no entry that was not taken yet.
+    pub(crate) fn forget(&mut self) {
+        self.seen = self.head;
     }
 
     /// Chains published and not taken back: what the used index may be ahead by.
@@ -162,6 +167,12 @@ impl<'m> SplitRing<'m> {
     #[inline(always)]
     pub(crate) fn describe(&self, index: u16, buffer: Segment, flags: u16, next: u16) {
         store_descriptor(&self.descriptors, index as usize, buffer, flags, next);
+    }
+
+    /// `count` (a power of two) of the descriptors from `first` on as a table of their own; `None` if they are not all
+    /// inside.
+    pub(crate) fn descriptors_from(&self, first: u16, count: u16) -> Option<Records<'m, 16>> {
+        self.descriptors.part(first.into(), count.into())
     }
 
     /// Stores the next available entry. The device does not know of it before [`Self::publish`].
@@ -256,11 +267,26 @@ impl<'m> SplitRing<'m> {
     }
 }
 
-/// Stores one descriptor of a ring's or a slot's table: the address, then length, flags and next in one word.
+/// Where `next` stands in a descriptor's second word.
+pub(crate) const NEXT_SHIFT: u32 = 48;
+
+/// Length, flags and next of a descriptor in one word.
+#[inline(always)]
+pub(crate) const fn descriptor_word(len: u32, flags: u16, next: u16) -> u64 {
+    len as u64 | (flags as u64) << 32 | (next as u64) << NEXT_SHIFT
+}
+
+/// Stores one descriptor of a ring's or a slot's table: two plain stores.
+#[inline(always)]
+pub(crate) fn store_words(table: &Records<'_, 16>, index: usize, address: DeviceAddress, word: u64) {
+    table.store64::<0>(index, address.0);
+    table.store64::<8>(index, word);
+}
+
+/// As [`store_words`], from the descriptor's parts.
 #[inline(always)]
 pub(crate) fn store_descriptor(table: &Records<'_, 16>, index: usize, buffer: Segment, flags: u16, next: u16) {
-    table.store64::<0>(index, buffer.address().0);
-    table.store64::<8>(index, u64::from(buffer.len()) | u64::from(flags) << 32 | u64::from(next) << 48);
+    store_words(table, index, buffer.address(), descriptor_word(buffer.len(), flags, next));
 }
 
 /// A descriptor flag for the device's side of the transfer.

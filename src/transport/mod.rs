@@ -64,11 +64,18 @@ pub trait Doorbell: Send + Sync {
 }
 
 /// The registers of one virtio device. See the module's text for what `&self` and `&mut self` say.
-pub trait Transport {
+///
+/// # Safety
+/// The driver reuses memory on the strength of what a transport says:
+/// - after `set_status(0)`, [`Transport::status`] answers `Ok(0)` only once the device, and whoever else acts on what it
+///   was told, no longer accesses memory; what they stored before is visible to the caller then;
+/// - the device is told the addresses that [`Transport::program_queue`] was given, and no others.
+#[allow(unsafe_code)]
+pub unsafe trait Transport {
     /// Notifies one queue.
     type Doorbell: Doorbell;
 
-    /// Reads the device status (2.1), one of [`crate::spec::status`]'s bits each.
+    /// Reads the device status (2.1): bits of [`crate::spec::status`].
     ///
     /// # Errors
     /// When the device cannot be reached, here and in every method below.

@@ -207,7 +207,10 @@ impl<'a> PciTransport<'a> {
     }
 }
 
-impl<'a> Transport for PciTransport<'a> {
+// SAFETY: the status register is the device's own word (4.1.4.3.1: it presents 0 once the reset is done), and `Window`'s
+// read orders what follows behind it; addresses are written as they were given. That the windows are a device's is the
+// promise behind `Window::new`.
+unsafe impl<'a> Transport for PciTransport<'a> {
     type Doorbell = PciDoorbell<'a>;
 
     fn status(&self) -> Result<u8, TransportError> {
@@ -323,5 +326,162 @@ impl Doorbell for PciDoorbell<'_> {
         // SAFETY: validity: aligned and inside the notify window, checked when it was placed; mapped for `'a`.
         // Aliasing: a register, no Rust object there. Ordering: the fence above.
         unsafe { self.register.write_volatile(self.value) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dma::DeviceAddress;
+
+    /// Memory that plays a device's registers: it keeps what is written and does nothing.
+    struct Board {
+        memory: NonNull<u64>,
+    }
+
+    const WORDS: usize = 32;
+    const COMMON: usize = 0;
+    const NOTIFY: usize = 64;
+    const DEVICE: usize = 128;
+    const ISR: usize = 192;
+
+    impl Board {
+        fn new() -> Self {
+            Self { memory: NonNull::from(std::boxed::Box::leak(std::boxed::Box::new([0_u64; WORDS]))).cast() }
+        }
+
+        fn window(&self, offset: usize, len: u64) -> Window<'static> {
+            // SAFETY: the memory is leaked, used through pointers only, and `offset + len` is inside for every caller.
+            unsafe { Window::new(self.memory.cast::<u8>().add(offset), len) }
+        }
+
+        /// With a device configuration of 60 bytes and a notify window of 16.
+        fn transport(&self) -> PciTransport<'static> {
+            PciTransport::new(Windows::new(
+                self.window(COMMON, 56),
+                self.window(NOTIFY, 16),
+                4,
+                self.window(ISR, 1),
+                self.window(DEVICE, 60),
+            ))
+        }
+
+        fn peek<R: Register>(&self, base: usize, offset: u64) -> R {
+            self.window(base, 64).read(offset).unwrap()
+        }
+
+        fn poke<R: Register>(&self, base: usize, offset: u64, value: R) {
+            self.window(base, 64).write(offset, value).unwrap();
+        }
+    }
+
+    fn rings() -> RingAddresses {
+        RingAddresses {
+            size: 128,
+            descriptors: DeviceAddress(0x1111_2222_3333_4440),
+            driver: DeviceAddress(0x5555_6666_7777_8880),
+            device: DeviceAddress(0x9999_aaaa_bbbb_ccc0),
+        }
+    }
+
+    #[test]
+    fn registers_stand_where_the_specification_puts_them() {
+        let board = Board::new();
+        let mut transport = board.transport();
+        transport.set_status(0x0f).unwrap();
+        transport.set_config_vector(0x0123).unwrap();
+        transport.set_driver_features(Features(0x8877_6655_4433_2211)).unwrap();
+        transport.set_queue_vector(QueueId(3), 0x0456).unwrap();
+        transport.program_queue(QueueId(3), &rings()).unwrap();
+        transport.enable_queue(QueueId(3)).unwrap();
+        // 4.1.4.3, counted by hand.
+        assert_eq!(board.peek::<u32>(COMMON, 8), 1);
+        assert_eq!(board.peek::<u32>(COMMON, 12), 0x8877_6655);
+        assert_eq!(board.peek::<u16>(COMMON, 16), 0x0123);
+        assert_eq!(board.peek::<u8>(COMMON, 20), 0x0f);
+        assert_eq!(board.peek::<u16>(COMMON, 22), 3);
+        assert_eq!(board.peek::<u16>(COMMON, 24), 128);
+        assert_eq!(board.peek::<u16>(COMMON, 26), 0x0456);
+        assert_eq!(board.peek::<u16>(COMMON, 28), 1);
+        let address = |offset| {
+            u64::from(board.peek::<u32>(COMMON, offset)) | u64::from(board.peek::<u32>(COMMON, offset + 4)) << 32
+        };
+        let told = [address(32), address(40), address(48)].map(DeviceAddress);
+        assert_eq!(told, [rings().descriptors, rings().driver, rings().device]);
+    }
+
+    #[test]
+    fn what_the_device_says_is_read_where_the_specification_puts_it() {
+        let board = Board::new();
+        let mut transport = board.transport();
+        board.poke(COMMON, 4, 0x0000_00ff_u32);
+        board.poke(COMMON, 18, 5_u16);
+        board.poke(COMMON, 21, 9_u8);
+        board.poke(COMMON, 24, 512_u16);
+        board.poke(ISR, 0, 2_u8);
+        board.poke(DEVICE, 4, 0x8070_6050_u32);
+        assert_eq!(transport.device_features(), Ok(Features(0xff_0000_00ff)));
+        assert_eq!(board.peek::<u32>(COMMON, 0), 1);
+        assert_eq!((transport.num_queues(), transport.config_generation()), (Ok(5), Ok(9)));
+        assert_eq!(transport.queue_max_size(QueueId(2)), Ok(512));
+        assert_eq!(board.peek::<u16>(COMMON, 22), 2);
+        assert_eq!(transport.take_interrupt_status(), Ok(2));
+        assert_eq!((transport.config_u8(5), transport.config_u16(6)), (Ok(0x60), Ok(0x8070)));
+        assert_eq!(transport.config_u64(0), Ok(0x8070_6050_0000_0000));
+    }
+
+    #[test]
+    fn a_doorbell_writes_its_queues_index_at_offset_times_multiplier() {
+        let board = Board::new();
+        let mut transport = board.transport();
+        board.poke(COMMON, 30, 2_u16);
+        transport.program_queue(QueueId(0x0102), &rings()).unwrap();
+        transport.doorbell(QueueId(0x0102)).unwrap().ring();
+        assert_eq!(board.peek::<u32>(NOTIFY, 8), 0x0102);
+        assert_eq!([0, 4, 12].map(|offset| board.peek::<u32>(NOTIFY, offset)), [0; 3]);
+    }
+
+    #[test]
+    fn a_doorbell_outside_the_notify_window_is_refused_before_the_queue_is_told_anything() {
+        for (unit, inside) in [(3_u16, true), (4, false), (0xffff, false)] {
+            let board = Board::new();
+            let mut transport = board.transport();
+            board.poke(COMMON, 30, unit);
+            let told = transport.program_queue(QueueId(1), &rings());
+            let expected = if inside { Ok(()) } else { Err(TransportError::DoorbellOutside(QueueId(1))) };
+            assert_eq!(told, expected, "{unit}");
+            assert_eq!(board.peek::<u16>(COMMON, 24), if inside { 128 } else { 0 });
+            assert_eq!(transport.doorbell(QueueId(1)).is_ok(), inside);
+        }
+    }
+
+    #[test]
+    fn a_field_beyond_the_configuration_window_does_not_exist() {
+        let board = Board::new();
+        let mut transport = board.transport();
+        assert_eq!(transport.config_u32(56), Ok(0));
+        for offset in [57, 58, 60, u32::MAX] {
+            assert_eq!(transport.config_u32(offset), Err(TransportError::NoSuchField { offset }), "{offset}");
+        }
+        assert_eq!(transport.set_config_u8(60, 1), Err(TransportError::NoSuchField { offset: 60 }));
+        // The last byte is one.
+        assert_eq!((transport.set_config_u8(59, 7), transport.config_u8(59)), (Ok(()), Ok(7)));
+    }
+
+    #[test]
+    fn an_access_that_is_not_aligned_is_not_made() {
+        let board = Board::new();
+        assert_eq!(board.window(0, 64).read::<u16>(1), None);
+        assert_eq!(board.window(0, 64).write(2, 0_u32), None);
+        assert_eq!(board.window(0, 64).read::<u32>(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_device_that_reads_as_all_ones_is_gone() {
+        let board = Board::new();
+        board.poke(COMMON, 20, 0xff_u8);
+        assert_eq!(board.transport().status(), Err(TransportError::Gone));
+        board.poke(COMMON, 20, 0xcf_u8);
+        assert_eq!(board.transport().status(), Ok(0xcf));
     }
 }

@@ -3,7 +3,7 @@
 //! Specification: 2.7.4.2, 2.7.5, 2.7.5.3.1. A chain is no longer than the queue, counted in descriptors; the entries
 //! of an indirect table count likewise, except that a table of three is allowed on a queue of two, where otherwise
 //! nothing could be asked at all.
-use super::wire::descriptor;
+use super::wire::{descriptor, le16, le32, le64};
 use super::{HostMemory, Outside};
 
 /// What is wrong with a chain.
@@ -23,8 +23,8 @@ pub(crate) enum ChainFault {
     Empty { entry: u16 },
     /// Flags that do not exist.
     Flags { entry: u16, flags: u16 },
-    /// A readable descriptor after a writable one.
-    ReadableAfterWritable { entry: u16 },
+    /// A readable buffer after a writable one.
+    ReadableAfterWritable { piece: usize },
     /// INDIRECT without the feature.
     IndirectNotNegotiated,
     /// INDIRECT together with NEXT.
@@ -174,17 +174,12 @@ impl Walk<'_> {
     fn descriptor(&self, at: u64) -> Result<Descriptor, ChainFault> {
         let mut bytes = [0; descriptor::BYTES as usize];
         self.memory.read(at, &mut bytes).map_err(ChainFault::Outside)?;
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        Ok(Descriptor {
-            address: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            len: u32::from_le_bytes([i, j, k, l]),
-            flags: u16::from_le_bytes([m, n]),
-            next: u16::from_le_bytes([o, p]),
-        })
+        let (address, len) = (le64(&bytes, 0), le32(&bytes, 8));
+        Ok(Descriptor { address, len, flags: le16(&bytes, 12), next: le16(&bytes, 14) })
     }
 }
 
 fn check_order(chain: &Chain) -> Result<(), ChainFault> {
     let wrong = chain.pieces.windows(2).position(|pair| pair[0].writable && !pair[1].writable);
-    wrong.map_or(Ok(()), |at| Err(ChainFault::ReadableAfterWritable { entry: at as u16 + 1 }))
+    wrong.map_or(Ok(()), |at| Err(ChainFault::ReadableAfterWritable { piece: at + 1 }))
 }

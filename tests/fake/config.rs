@@ -33,7 +33,7 @@ pub(crate) struct Config {
     /// The answer to GET ID.
     pub(crate) id: [u8; 20],
     /// Bytes of configuration space.
-    pub(crate) config_len: u32,
+    pub(crate) space_len: u32,
     /// Whether memory of one request in flight may overlap another's; true silences that check.
     pub(crate) overlap_allowed: bool,
 }
@@ -78,7 +78,7 @@ impl Default for Config {
             may_unmap: true,
             writeback: true,
             id: *b"fake-disk-0123456789",
-            config_len: 60,
+            space_len: 60,
             overlap_allowed: false,
         }
     }

@@ -36,7 +36,11 @@ impl Disk {
 
     /// The content of `count` sectors.
     pub(super) fn read(&self, first: u64, count: u64) -> Vec<u8> {
-        (first..first + count).flat_map(|at| self.sector(at)).collect()
+        let mut content = Vec::with_capacity(count as usize * SECTOR);
+        for at in first..first + count {
+            content.extend_from_slice(&self.sector(at));
+        }
+        content
     }
 
     /// Writes whole sectors; a `volatile` write completes with the next tick and waits for a FLUSH.

@@ -14,7 +14,7 @@ use std::sync::atomic::{Ordering, fence};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// As taken.
-    InOrder,
+    AsTaken,
     /// Last first.
     Reversed,
     /// By a generator with this seed.
@@ -25,7 +25,7 @@ impl Order {
     /// Puts a list into this order.
     pub(crate) fn arrange<T>(self, list: &mut [T]) {
         match self {
-            Self::InOrder => {}
+            Self::AsTaken => {}
             Self::Reversed => list.reverse(),
             Self::Shuffled(seed) => {
                 let mut state = seed;
@@ -49,13 +49,13 @@ impl Inner {
 
     /// Executes and pushes `taken` as one batch: one store of the index.
     fn complete(&mut self, queue: u16, taken: &[Taken]) {
-        if taken.is_empty() || !self.registers.live() {
+        if taken.is_empty() || !self.registers.driver_ok() {
             return;
         }
         // A FLUSH published up to here was sent before these completions could be known.
         self.observe_all();
         let before = self.ring(queue).used;
-        let mut shift = 0_u16;
+        let mut told = None;
         for one in taken {
             assert_eq!(one.queue, queue, "completed on the queue that it came from");
             let Some(mut flight) = self.retire(queue, one) else { continue };
@@ -66,13 +66,14 @@ impl Inner {
                 continue;
             }
             self.answer(queue, one.serial, &flight, lie);
-            let pushed = self.ring(queue).used.wrapping_sub(before);
-            shift = shift.wrapping_add(lie.map_or(0, |lie| lie.index_shift(pushed)));
+            told = lie.filter(|lie| matches!(lie, Lie::IndexAhead(_) | Lie::IndexBack(_))).or(told);
         }
         self.disk.tick();
         let memory = Arc::clone(&self.memory);
         let ring = self.ring(queue);
-        ring.publish_used(&memory, ring.used.wrapping_add(shift));
+        if ring.enabled() {
+            ring.publish_used(&memory, told.map_or(ring.used, |lie| lie.index(before, ring.used)));
+        }
     }
 
     /// Takes a chain out of flight; `None` if a reset has forgotten it.
@@ -95,7 +96,9 @@ impl Inner {
         self.owned.release(serial, &flight.chain.memory());
         let memory = Arc::clone(&self.memory);
         let ring = self.ring(queue);
-        flight.chain.descriptors.iter().for_each(|descriptor| drop(ring.busy.remove(descriptor)));
+        for descriptor in &flight.chain.descriptors {
+            ring.busy.remove(descriptor);
+        }
         let honest = Answer { id: u32::from(flight.head), len: len as u32, twice: false };
         let answer = match lie {
             Some(lie) => lie.bend(honest, ring, flight),
@@ -127,7 +130,7 @@ impl Inner {
 
     /// Decides about one interrupt for everything completed since the last decision.
     fn signal(&mut self, queue: u16) -> bool {
-        if !self.registers.live() {
+        if !self.registers.driver_ok() || !self.ring(queue).enabled() {
             return false;
         }
         let event_idx = self.registers.negotiated(features::EVENT_IDX);
@@ -158,24 +161,23 @@ impl Inner {
         wanted
     }
 
-    /// Takes and completes until nothing is left; tells how many.
-    fn process(&mut self, queue: u16, most: usize, order: Order) -> usize {
-        let suppresses = self.ring(queue).wish.policy == NotifyPolicy::SuppressWhileBusy;
-        let mut done = 0;
-        loop {
-            if suppresses {
-                self.wish(queue, true);
-            }
-            let mut taken = self.take(queue, most);
-            if !taken.is_empty() {
-                done += taken.len();
-                order.arrange(&mut taken);
-                self.complete(queue, &taken);
-                self.signal(queue);
-            } else if !suppresses || !self.rearm(queue) {
-                return done;
-            }
+    /// Takes and completes one batch; `None` when nothing is left, and doorbells are asked for again.
+    fn process_batch(&mut self, queue: u16, most: usize, order: Order) -> Option<usize> {
+        if !self.registers.live() || !self.ring(queue).enabled() {
+            return None;
         }
+        let suppresses = self.ring(queue).wish.policy == NotifyPolicy::SuppressWhileBusy;
+        if suppresses {
+            self.wish(queue, true);
+        }
+        let mut taken = self.take(queue, most);
+        if taken.is_empty() {
+            return (suppresses && self.rearm(queue)).then_some(0);
+        }
+        order.arrange(&mut taken);
+        self.complete(queue, &taken);
+        self.signal(queue);
+        Some(taken.len())
     }
 }
 
@@ -214,12 +216,13 @@ impl FakeDevice {
     /// Takes and completes batches of up to `most` until nothing is published; tells how many. With
     /// [`NotifyPolicy::SuppressWhileBusy`] doorbells are suppressed meanwhile, then re-enabled.
     pub(crate) fn process(&self, queue: u16, most: usize, order: Order) -> usize {
-        self.with(|inner| if inner.registers.live() { inner.process(queue, most, order) } else { 0 })
+        // The lock is given back after each batch, so that its interrupt is sent before the next.
+        std::iter::from_fn(|| self.with(|inner| inner.process_batch(queue, most, order))).sum()
     }
 
     /// Takes everything and completes it in order.
     pub(crate) fn process_all(&self, queue: u16) -> usize {
-        self.process(queue, usize::MAX, Order::InOrder)
+        self.process(queue, usize::MAX, Order::AsTaken)
     }
 
     /// What the queue has seen.

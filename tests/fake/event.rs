@@ -46,13 +46,32 @@ pub(super) struct Wish {
     pub(super) suppressed: bool,
     /// How many different wishes for a doorbell there were.
     pub(super) asked: u64,
+    /// The entry that was asked for last.
+    standing: Option<u16>,
     /// How many doorbells the driver owed so far.
     pub(super) owed: u64,
+    /// The same when the queue was reset last.
+    pub(super) owed_before_reset: u64,
 }
 
 impl Wish {
     pub(super) fn new(policy: NotifyPolicy) -> Self {
-        Self { policy, event_idx: false, event: 0, suppressed: false, asked: 0, owed: 0 }
+        let (asked, owed) = (0, 0);
+        Self {
+            policy,
+            event_idx: false,
+            event: 0,
+            suppressed: false,
+            asked,
+            standing: None,
+            owed,
+            owed_before_reset: 0,
+        }
+    }
+
+    /// The wish of a device after reset; what was counted stays.
+    pub(super) fn reset(&self) -> Self {
+        Self { asked: self.asked, owed: self.owed, owed_before_reset: self.owed, ..Self::new(self.policy) }
     }
 
     /// Notes that the driver published the entries from `old` to `new` while this wish stood.
@@ -73,7 +92,10 @@ impl Wish {
         };
         // The entry before the next one is past: it comes again only after all the others.
         let event = if quiet { next.wrapping_sub(1) } else { next.wrapping_add(ahead) };
-        self.asked += u64::from(!quiet && (event != self.event || self.asked == 0));
+        if !quiet && self.standing != Some(event) {
+            self.asked += 1;
+            self.standing = Some(event);
+        }
         self.event = event;
         self.suppressed = quiet;
     }

@@ -45,7 +45,7 @@ impl Inner {
 
     /// The medium may have shrunk since the request was taken.
     fn late_refusal(&self, request: &BlockRequest) -> Option<u8> {
-        self.beyond(request, self.registers.space.capacity()).then_some(block::IOERR)
+        request.beyond(self.registers.space.capacity()).then_some(block::IOERR)
     }
 
     fn write_status_byte(&self, request: &BlockRequest, status: u8) -> u64 {

@@ -41,6 +41,8 @@ pub(crate) enum DriverFault {
     QueueSizeBad { queue: u16, size: u16 },
     /// Something other than 1 was written to `queue_enable`.
     QueueEnableBad { queue: u16, value: u16 },
+    /// A queue after the first was enabled without MQ.
+    QueueWithoutMq(u16),
     /// A queue was enabled twice.
     QueueEnabledTwice(u16),
     /// A part of the queue is not aligned as it must be.

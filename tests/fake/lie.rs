@@ -44,7 +44,7 @@ pub(crate) enum Lie {
     Never,
 }
 
-/// A used entry, and how the index moves.
+/// A used entry.
 pub(super) struct Answer {
     pub(super) id: u32,
     pub(super) len: u32,
@@ -70,7 +70,9 @@ impl Lie {
             Self::UsedId(id) => Answer { id, ..answer },
             Self::IdOutOfRange => Answer { id: u32::from(size), ..answer },
             Self::IdWithHighBits => Answer { id: answer.id | 0x1_0000, ..answer },
-            Self::IdNotInFlight => Answer { id: ring.idle_head().map_or(u32::from(size), u32::from), ..answer },
+            Self::IdNotInFlight => {
+                Answer { id: ring.idle_head(&flight.chain.descriptors).map_or(u32::from(size), u32::from), ..answer }
+            }
             Self::IdTwice => Answer { twice: true, ..answer },
             Self::IdOfDataDescriptor => {
                 Answer { id: u32::from(flight.chain.descriptors.get(1).copied().unwrap_or(neighbour)), ..answer }
@@ -82,12 +84,12 @@ impl Lie {
         }
     }
 
-    /// How far the published index is off.
-    pub(super) fn index_shift(self, pushed: u16) -> u16 {
+    /// The index to publish instead of `after`, when it was `before`.
+    pub(super) fn index(self, before: u16, after: u16) -> u16 {
         match self {
-            Self::IndexAhead(by) => by,
-            Self::IndexBack(by) => by.wrapping_add(pushed).wrapping_neg(),
-            _ => 0,
+            Self::IndexAhead(by) => after.wrapping_add(by),
+            Self::IndexBack(by) => before.wrapping_sub(by),
+            _ => after,
         }
     }
 }

@@ -80,6 +80,7 @@ impl HostMemory {
         self.locate(address, width)
     }
 
+    #[allow(clippy::cast_ptr_alignment, reason = "the alignment is checked or computed first")]
     fn word16(&self, address: u64) -> Result<&AtomicU16, Outside> {
         let at = self.aligned(address, 2)?.as_ptr().cast::<u16>();
         // SAFETY: inside the allocation and aligned, since both bases are; shared as an atomic for as long as `self`.
@@ -98,6 +99,7 @@ impl HostMemory {
     }
 
     /// Writes a little-endian 32-bit word, relaxed: an index that is stored later covers it.
+    #[allow(clippy::cast_ptr_alignment, reason = "the alignment is checked or computed first")]
     pub(crate) fn store32(&self, address: u64, value: u32) -> Result<(), Outside> {
         let at = self.aligned(address, 4)?.as_ptr().cast::<u32>();
         // SAFETY: as in `word16`.
@@ -178,6 +180,7 @@ fn byte_at<'m>(at: NonNull<u8>, offset: usize) -> &'m AtomicU8 {
 }
 
 /// The word `offset` behind `at`; callers stay inside the located range and pass aligned places (see [`split`]).
+#[allow(clippy::cast_ptr_alignment, reason = "the alignment is checked or computed first")]
 fn word_at<'m>(at: NonNull<u8>, offset: usize) -> &'m AtomicU64 {
     // SAFETY: as in `byte_at`, and aligned by `split`.
     unsafe { AtomicU64::from_ptr(at.as_ptr().add(offset).cast::<u64>()) }

@@ -14,7 +14,9 @@
 //! |---|---|
 //! | `memory` | guest memory with a device address of its own |
 //! | `config`, `wire` | what the device offers; numbers of the specification |
-//! | `registers`, `queue_registers`, `space` | status, features, vectors; queues; configuration space |
+//! | `registers`, `status` | features, vectors; the steps of initialisation, reset |
+//! | `queue_registers`, `space` | queues; configuration space |
+//! | `bring_up` | initialisation in three calls, for tests of less than a whole driver |
 //! | `chain`, `request`, `overlap` | walks and judges what the driver offers |
 //! | `ring`, `event` | one queue's state; event arithmetic |
 //! | `take`, `engine`, `notify` | take; complete and signal; doorbells and what they should have been |
@@ -25,6 +27,7 @@
 //! Specification: 2.1-2.7, 3.1, 4.1.4, 4.1.5, 5.2 of version 1.3.
 #![allow(dead_code, unused_imports, reason = "each test binary uses the part of the device that it needs")]
 
+mod bring_up;
 mod chain;
 mod config;
 mod disk;
@@ -43,6 +46,7 @@ mod ring;
 mod scribble;
 mod signals;
 mod space;
+mod status;
 mod take;
 pub(crate) mod wire;
 mod worker;

@@ -27,7 +27,7 @@ pub(crate) struct Before {
     queue: u16,
     published: u64,
     owed: u64,
-    rung: u64,
+    heard: u64,
 }
 
 impl Inner {
@@ -38,6 +38,8 @@ impl Inner {
             self.ring(queue).wish.event_idx = event_idx;
             if self.ring(queue).enabled() {
                 self.wish(queue, false);
+                // No doorbell may come before DRIVER_OK: none is due for what was published by then.
+                self.ring(queue).wish.owed = self.ring(queue).wish.owed_before_reset;
             }
         }
     }
@@ -52,6 +54,19 @@ impl Inner {
         ring.publish_wish(&memory);
         // The driver stores its index, fences, and looks at the wish.
         fence(Ordering::SeqCst);
+    }
+
+    /// Whether something waits for which the driver owed a doorbell under the present wish.
+    pub(super) fn doorbell_due(&mut self, queue: u16) -> bool {
+        self.observe(queue);
+        let ring = self.ring(queue);
+        let wish = &ring.wish;
+        let asked = if wish.event_idx {
+            wish.event.wrapping_sub(ring.next_avail)
+        } else {
+            u16::from(wish.suppressed) * u16::MAX
+        };
+        asked < ring.waiting()
     }
 
     /// Asks for doorbells, fences, looks again; true: something was published meanwhile.
@@ -125,11 +140,11 @@ impl FakeDevice {
 
     /// Call this before the driver publishes.
     pub(crate) fn before_publish(&self, queue: u16) -> Before {
-        let rung = self.notifications(queue);
+        let heard = self.notifications(queue);
         self.with(|inner| {
             inner.observe(queue);
             let ring = inner.ring(queue);
-            Before { queue, published: ring.counts.published, owed: ring.wish.owed, rung }
+            Before { queue, published: ring.counts.published, owed: ring.wish.owed, heard }
         })
     }
 
@@ -139,7 +154,7 @@ impl FakeDevice {
         Publish {
             entries: after.published - before.published,
             due: after.owed - before.owed,
-            rung: after.rung - before.rung,
+            rung: after.heard - before.heard,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The per-queue registers of the common configuration, and what must hold when a queue is enabled.
 //!
 //! Specification: 2.7 Split Virtqueues (alignment and sizes), 4.1.4.3.2, 4.1.5.1.2, 4.1.5.1.3.
-use super::wire::{NO_VECTOR, descriptor};
+use super::wire::{NO_VECTOR, descriptor, features};
 use super::{DriverFault, FakeDevice, Inner};
 use std::sync::atomic::Ordering;
 
@@ -117,6 +117,9 @@ impl Inner {
         }
         if self.rings.get(usize::from(queue)).is_some_and(super::Ring::enabled) {
             return self.fault(DriverFault::QueueEnabledTwice(queue));
+        }
+        if queue > 0 && !self.registers.negotiated(features::MQ) {
+            self.fault(DriverFault::QueueWithoutMq(queue));
         }
         if self.queue_set_up(queue).is_some() && self.check_parts(queue) {
             self.ring(queue).registers.enabled = true;

@@ -1,8 +1,7 @@
-//! Status, features, vectors, interrupt status: the device-wide registers, and the order in which they may be used.
+//! The device-wide registers: status, features, vectors, interrupt status; `status` judges their use over time.
 //!
 //! The methods of [`FakeDevice`] have the effect of the PCI common configuration's registers without the selectors.
-//! Specification: 2.1 Device Status Field, 2.2 Feature Bits, 2.4 Device Reset, 3.1.1 Driver requirements: device
-//! initialization, 4.1.4.3, 4.1.4.5, 4.1.5.1.2.
+//! Specification: 2.2 Feature Bits, 4.1.4.3, 4.1.4.5, 4.1.5.1.2.
 use super::wire::{INTX, NO_VECTOR, features, isr, status};
 use super::{Config, DriverFault, FakeDevice, Inner};
 
@@ -17,33 +16,39 @@ pub(crate) enum ResetBehaviour {
     Never,
 }
 
-/// A reset under way.
+/// A reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reset {
+pub(super) enum Reset {
+    /// None is under way.
     Done,
+    /// So many reads of the status are not 0 yet; `None`: none ever is.
     Pending(Option<u32>),
 }
 
 /// The device-wide registers.
 pub(super) struct Registers {
-    status: u8,
-    reset: Reset,
+    pub(super) status: u8,
+    pub(super) reset: Reset,
     /// The driver has read a status of 0 since it asked for a reset; false after power-on.
-    reset_seen: bool,
-    offered: u64,
-    accepted: u64,
-    features_ok_unread: bool,
-    vector_table: u16,
-    config_vector: u16,
-    config_vector_unread: bool,
-    isr: u8,
-    isr_reads: u64,
-    resets: u64,
+    pub(super) reset_seen: bool,
+    pub(super) offered: u64,
+    pub(super) accepted: u64,
+    pub(super) features_ok_unread: bool,
+    pub(super) vector_table: u16,
+    pub(super) config_vector: u16,
+    pub(super) config_vector_unread: bool,
+    pub(super) isr: u8,
+    pub(super) isr_reads: u64,
+    pub(super) resets: u64,
     pub(super) space: super::space::Space,
-    /// Knobs.
-    refuse_features: bool,
-    on_reset: ResetBehaviour,
-    usable_vectors: u16,
+    pub(super) knobs: Knobs,
+}
+
+/// What the test has told the device to do.
+pub(super) struct Knobs {
+    pub(super) refuse_features: bool,
+    pub(super) on_reset: ResetBehaviour,
+    pub(super) usable_vectors: u16,
 }
 
 impl Registers {
@@ -62,9 +67,7 @@ impl Registers {
             isr_reads: 0,
             resets: 0,
             space: super::space::Space::new(config),
-            refuse_features: false,
-            on_reset: ResetBehaviour::AtOnce,
-            usable_vectors: u16::MAX,
+            knobs: Knobs { refuse_features: false, on_reset: ResetBehaviour::AtOnce, usable_vectors: u16::MAX },
         }
     }
 
@@ -107,155 +110,18 @@ impl Registers {
     /// What the device keeps of a vector that the driver writes; the second value tells of a driver's fault.
     pub(super) fn map_vector(&self, vector: u16) -> (u16, bool) {
         let beyond = vector != NO_VECTOR && vector >= self.vector_table;
-        let kept = if beyond || vector >= self.usable_vectors { NO_VECTOR } else { vector };
+        let kept = if beyond || vector >= self.knobs.usable_vectors { NO_VECTOR } else { vector };
         (kept, beyond)
     }
 }
 
 impl Inner {
-    fn read_status(&mut self) -> u8 {
-        let registers = &mut self.registers;
-        match registers.reset {
-            Reset::Done => {}
-            Reset::Pending(Some(0)) => self.finish_reset(),
-            Reset::Pending(left) => {
-                registers.reset = Reset::Pending(left.map(|reads| reads - 1));
-                // A device that was already at 0 when it was reset is busy with what came before its power-on.
-                return registers.status | status::ACKNOWLEDGE;
-            }
-        }
-        let registers = &mut self.registers;
-        registers.reset_seen |= registers.status == 0;
-        registers.features_ok_unread = false;
-        registers.status
-    }
-
-    fn write_status(&mut self, value: u8) {
-        if value == 0 {
-            return self.begin_reset();
-        }
-        self.registers.space.next_step();
-        if !self.registers.reset_seen {
-            self.fault(DriverFault::ResetNotAwaited);
-        }
-        let old = self.registers.status;
-        let added = value & !old;
-        let cleared = old & !value & !status::NEEDS_RESET;
-        let foreign = added & !(0x0f | status::FAILED);
-        if cleared != 0 {
-            self.fault(DriverFault::StatusBitsCleared(cleared));
-        }
-        if foreign != 0 {
-            self.fault(DriverFault::StatusBitsForeign(foreign));
-        }
-        if old & status::FAILED != 0 {
-            self.fault(DriverFault::WentOnAfterFailed);
-        }
-        self.registers.status |= added & status::FAILED;
-        self.step(old, value, added & 0x0f);
-    }
-
-    /// One step of initialisation: exactly the bit that is next.
-    fn step(&mut self, from: u8, to: u8, added: u8) {
-        let next = match from & 0x0f {
-            0 => status::ACKNOWLEDGE,
-            0x01 => status::DRIVER,
-            0x03 => status::FEATURES_OK,
-            0x0b => status::DRIVER_OK,
-            _ => 0,
-        };
-        if added != 0 && added != next {
-            self.fault(DriverFault::StatusOutOfOrder { from, to });
-        }
-        self.registers.status |= added & !(status::FEATURES_OK | status::DRIVER_OK);
-        if added & status::FEATURES_OK != 0 {
-            self.judge_features();
-        }
-        if added & status::DRIVER_OK != 0 && self.registers.features_ok() {
-            self.go_live();
-        }
-    }
-
-    /// Sets FEATURES_OK if the driver's choice can be served.
-    fn judge_features(&mut self) {
-        let accepted = self.registers.accepted;
-        let unoffered = accepted & !self.registers.offered;
-        let bait = accepted & self.registers.offered & !features::IMPLEMENTED;
-        let no_version_1 = accepted & features::VERSION_1 == 0;
-        let no_platform =
-            self.registers.offered(features::ACCESS_PLATFORM) && accepted & features::ACCESS_PLATFORM == 0;
-        if unoffered != 0 {
-            self.fault(DriverFault::FeaturesNotOffered(unoffered));
-        }
-        if bait != 0 {
-            self.fault(DriverFault::FeaturesNotImplemented(bait));
-        }
-        if no_version_1 && self.registers.offered(features::VERSION_1) {
-            self.fault(DriverFault::Version1NotAccepted);
-        }
-        let refused = unoffered | bait != 0 || no_version_1 || no_platform || self.registers.refuse_features;
-        if !refused {
-            self.registers.status |= status::FEATURES_OK;
-            // Without FLUSH a device with a selectable cache starts with write-through.
-            let writeback = self.config.writeback && accepted & features::FLUSH != 0;
-            self.registers.space.set_writeback(writeback);
-        }
-        self.registers.features_ok_unread = true;
-    }
-
-    fn go_live(&mut self) {
-        self.check_features_ok_was_read();
-        if self.registers.config_vector_unread {
-            self.fault(DriverFault::VectorNotReadBack { queue: None });
-        }
-        for queue in 0..self.rings.len() as u16 {
-            if self.ring(queue).vector_unread() {
-                self.fault(DriverFault::VectorNotReadBack { queue: Some(queue) });
-            }
-        }
-        if self.registers.space.take_unclosed() {
-            self.fault(DriverFault::CapacityWithoutGeneration);
-        }
-        self.registers.status |= status::DRIVER_OK;
-        self.start_rings();
-    }
-
-    pub(super) fn check_features_ok_was_read(&mut self) {
-        if std::mem::take(&mut self.registers.features_ok_unread) {
-            self.fault(DriverFault::FeaturesOkNotReadBack);
-        }
-    }
-
-    fn begin_reset(&mut self) {
-        self.registers.reset_seen = false;
-        match self.registers.on_reset {
-            ResetBehaviour::AtOnce => self.finish_reset(),
-            ResetBehaviour::AfterReads(reads) => self.registers.reset = Reset::Pending(Some(reads)),
-            ResetBehaviour::Never => self.registers.reset = Reset::Pending(None),
-        }
-    }
-
-    /// From here on the device touches no queue. What the write cache holds survives: a reset is not a power cut.
-    fn finish_reset(&mut self) {
-        let registers = &mut self.registers;
-        registers.status = 0;
-        registers.reset = Reset::Done;
-        registers.accepted = 0;
-        registers.features_ok_unread = false;
-        registers.config_vector = NO_VECTOR;
-        registers.config_vector_unread = false;
-        registers.isr = 0;
-        registers.resets += 1;
-        registers.space.reset(&self.config);
-        self.rings.iter_mut().for_each(super::Ring::reset);
-        self.owned = super::Owned::default();
-        self.first_serial = self.next_serial;
-    }
-
     /// An interrupt of the queue's or the configuration's vector.
     pub(super) fn raise(&mut self, vector: u16, cause: u8) {
-        if !self.registers.has_msix() {
+        if !self.registers.has_msix() || cause == isr::CONFIG {
             self.registers.isr |= cause;
+        }
+        if !self.registers.has_msix() {
             self.new_interrupts.push(INTX);
         } else if vector != NO_VECTOR {
             self.new_interrupts.push(vector);
@@ -340,17 +206,17 @@ impl FakeDevice {
 impl FakeDevice {
     /// The device will not keep FEATURES_OK.
     pub(crate) fn refuse_features(&self, refuse: bool) {
-        self.with(|inner| inner.registers.refuse_features = refuse);
+        self.with(|inner| inner.registers.knobs.refuse_features = refuse);
     }
 
     /// How the next resets go.
     pub(crate) fn on_reset(&self, behaviour: ResetBehaviour) {
-        self.with(|inner| inner.registers.on_reset = behaviour);
+        self.with(|inner| inner.registers.knobs.on_reset = behaviour);
     }
 
     /// The device answers NO_VECTOR for vectors from `limit` on, though its table has them.
     pub(crate) fn limit_vectors(&self, limit: u16) {
-        self.with(|inner| inner.registers.usable_vectors = limit);
+        self.with(|inner| inner.registers.knobs.usable_vectors = limit);
     }
 
     /// Sets DEVICE_NEEDS_RESET: the device stops serving its queues and tells through the configuration interrupt.

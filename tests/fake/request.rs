@@ -3,7 +3,7 @@
 //! Framing is by bytes, not by descriptors: the first 16 readable bytes are the header, the last writable byte is the
 //! status, the rest is data. Specification: 2.7.4 Message Framing, 5.2.6 Device Operation.
 use super::chain::{Chain, Piece};
-use super::wire::{block, features};
+use super::wire::{block, features, le32, le64};
 use super::{Inner, RangeLimits};
 
 /// What is wrong with a request.
@@ -72,6 +72,13 @@ impl BlockRequest {
     pub(super) fn data_len(&self) -> u64 {
         bytes(&self.readable) + bytes(&self.writable)
     }
+
+    /// Whether the request touches sectors from `capacity` on.
+    pub(super) fn beyond(&self, capacity: u64) -> bool {
+        let transfer = matches!(self.kind, block::IN | block::OUT);
+        transfer && ends_beyond(self.sector, self.data_len() / block::SECTOR, capacity)
+            || self.ranges.iter().any(|range| ends_beyond(range.sector, u64::from(range.sectors), capacity))
+    }
 }
 
 fn bytes(pieces: &[Piece]) -> u64 {
@@ -119,13 +126,11 @@ impl Inner {
             return None;
         };
         let header: [u8; block::HEADER_BYTES] = self.gather(&header).try_into().expect("split at its length");
-        let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let sector = u64::from(word(12)) << 32 | u64::from(word(8));
+        let (kind, reserved, sector) = (le32(&header, 0), le32(&header, 4), le64(&header, 8));
         let ranges = Vec::new();
-        let mut request =
-            BlockRequest { kind: word(0), sector, header, readable, writable, ranges, status, refusal: None };
-        if word(4) != 0 {
-            faults.push(RequestFault::ReservedNotZero(word(4)));
+        let mut request = BlockRequest { kind, sector, header, readable, writable, ranges, status, refusal: None };
+        if reserved != 0 {
+            faults.push(RequestFault::ReservedNotZero(reserved));
         }
         self.judge(&mut request, faults);
         Some(request)
@@ -143,7 +148,7 @@ impl Inner {
         match kind {
             block::IN | block::OUT => self.judge_transfer(request, faults),
             block::FLUSH => expect_data(request, (0, 0), faults),
-            block::GET_ID => self.judge_id(request, faults),
+            block::GET_ID => judge_id(request, faults),
             block::DISCARD => self.judge_ranges(request, self.config.discard, 0, faults),
             _ => self.judge_ranges(request, self.config.write_zeroes, block::UNMAP, faults),
         }
@@ -158,7 +163,7 @@ impl Inner {
         if faults.len() > before {
             let flags = faults[before..].iter().any(|fault| matches!(fault, RequestFault::RangeFlags(_)));
             request.refusal = Some(if flags { block::UNSUPP } else { block::IOERR });
-        } else if self.beyond(request, self.registers.space.capacity()) {
+        } else if request.beyond(self.registers.space.capacity()) {
             // Shrunk since the driver last read the capacity: the device refuses, and the driver is not to blame.
             request.refusal = Some(block::IOERR);
         }
@@ -195,17 +200,8 @@ impl Inner {
         if registers.negotiated(features::SIZE_MAX) && size_max != 0 && longest > size_max {
             faults.push(RequestFault::SegmentTooLong(longest));
         }
-        if self.beyond(request, registers.space.believable_capacity()) {
+        if request.beyond(registers.space.believable_capacity()) {
             faults.push(RequestFault::BeyondCapacity { sector: request.sector, sectors: len / block::SECTOR });
-        }
-    }
-
-    #[allow(clippy::unused_self, reason = "reads like its neighbours in the match")]
-    fn judge_id(&self, request: &BlockRequest, faults: &mut Vec<RequestFault>) {
-        let len = request.data_len();
-        expect_data(request, (0, len), faults);
-        if len != block::ID_BYTES as u64 {
-            faults.push(RequestFault::DataLength(len));
         }
     }
 
@@ -238,14 +234,6 @@ impl Inner {
         }
     }
 
-    /// Whether the request touches sectors from `capacity` on.
-    fn beyond(&self, request: &BlockRequest, capacity: u64) -> bool {
-        let transfer = matches!(request.kind, block::IN | block::OUT);
-        let ranges = request.ranges.iter();
-        transfer && ends_beyond(request.sector, request.data_len() / block::SECTOR, capacity)
-            || ranges.into_iter().any(|range| ends_beyond(range.sector, u64::from(range.sectors), capacity))
-    }
-
     /// The bytes of readable pieces, one after the other.
     pub(super) fn gather(&self, pieces: &[Piece]) -> Vec<u8> {
         let mut all = vec![0; bytes(pieces) as usize];
@@ -264,8 +252,15 @@ fn ends_beyond(sector: u64, sectors: u64, capacity: u64) -> bool {
 }
 
 fn range(bytes: &[u8]) -> Range {
-    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    Range { sector: u64::from(word(4)) << 32 | u64::from(word(0)), sectors: word(8), flags: word(12) }
+    Range { sector: le64(bytes, 0), sectors: le32(bytes, 8), flags: le32(bytes, 12) }
+}
+
+fn judge_id(request: &BlockRequest, faults: &mut Vec<RequestFault>) {
+    let len = request.data_len();
+    expect_data(request, (0, len), faults);
+    if len != block::ID_BYTES as u64 {
+        faults.push(RequestFault::DataLength(len));
+    }
 }
 
 /// Faults a request whose readable and writable data are not `expected` bytes.

@@ -129,7 +129,7 @@ impl Ring {
     /// Forgets everything but the policy, the injected lies and the counts.
     pub(super) fn reset(&mut self) {
         let old = std::mem::replace(self, Self::new(self.registers.max_size));
-        self.wish = Wish { asked: old.wish.asked, owed: old.wish.owed, ..Wish::new(old.wish.policy) };
+        self.wish = old.wish.reset();
         self.lies = old.lies;
         self.counts = old.counts;
     }
@@ -199,10 +199,15 @@ impl Ring {
         memory.store16(base + 4 + 8 * u64::from(self.size()), event, Ordering::Relaxed).expect(CHECKED);
     }
 
-    /// A head that is not in flight: one that was, if possible. `None`: all of them are.
-    pub(super) fn idle_head(&self) -> Option<u16> {
-        let in_flight = |head: u16| self.flights.values().any(|flight| flight.head == head);
-        self.retired.into_iter().chain(0..self.size()).find(|&head| !in_flight(head))
+    /// Whether a chain in flight starts at `head`.
+    pub(super) fn in_flight(&self, head: u16) -> bool {
+        self.busy.get(&head) == Some(&head)
+    }
+
+    /// A descriptor of no chain in flight and not of `besides`: a head that was used before, if possible.
+    pub(super) fn idle_head(&self, besides: &[u16]) -> Option<u16> {
+        let idle = |at: &u16| !self.busy.contains_key(at) && !besides.contains(at);
+        self.retired.into_iter().chain(0..self.size()).find(idle)
     }
 
     /// The first bytes of every header in flight: address and length.

@@ -12,11 +12,23 @@ pub(super) struct Signals {
     /// Copies of register state, for a doorbell that does not take the device's lock.
     hears: AtomicBool,
     enabled: AtomicU64,
-    doorbells: Mutex<Vec<u64>>,
+    doorbells: Mutex<Doorbells>,
     rung: Condvar,
     interrupts: Mutex<Interrupts>,
     arrived: Condvar,
     callback: Mutex<Option<Callback>>,
+}
+
+/// Doorbells per queue, and calls to look without one.
+struct Doorbells {
+    counts: Vec<u64>,
+    nudges: u64,
+}
+
+impl Doorbells {
+    fn all(&self) -> u64 {
+        self.counts.iter().sum::<u64>() + self.nudges
+    }
 }
 
 #[derive(Default)]
@@ -41,7 +53,7 @@ impl Signals {
         Self {
             hears: AtomicBool::new(false),
             enabled: AtomicU64::new(0),
-            doorbells: Mutex::new(vec![0; queues]),
+            doorbells: Mutex::new(Doorbells { counts: vec![0; queues], nudges: 0 }),
             rung: Condvar::new(),
             interrupts: Mutex::default(),
             arrived: Condvar::new(),
@@ -63,29 +75,29 @@ impl Signals {
     }
 
     pub(super) fn ring(&self, queue: u16) {
-        lock(&self.doorbells)[usize::from(queue)] += 1;
+        lock(&self.doorbells).counts[usize::from(queue)] += 1;
         self.rung.notify_all();
     }
 
     pub(super) fn doorbells(&self, queue: u16) -> u64 {
-        lock(&self.doorbells)[usize::from(queue)]
+        lock(&self.doorbells).counts[usize::from(queue)]
     }
 
-    /// Doorbells of all queues.
+    /// Doorbells of all queues, and nudges.
     pub(super) fn all_doorbells(&self) -> u64 {
-        lock(&self.doorbells).iter().sum()
+        lock(&self.doorbells).all()
     }
 
-    /// Sleeps until there were more than `seen` doorbells; false when the time is up.
+    /// Sleeps until there were more than `seen` doorbells and nudges; false when the time is up.
     pub(super) fn await_doorbell(&self, seen: u64, patience: Duration) -> bool {
-        let quiet = |bells: &mut Vec<u64>| bells.iter().sum::<u64>() == seen;
+        let quiet = |bells: &mut Doorbells| bells.all() == seen;
         let waited = self.rung.wait_timeout_while(lock(&self.doorbells), patience, quiet);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Wakes whoever waits for a doorbell, without one.
+    /// Wakes whoever waits for a doorbell, for good, without one.
     pub(super) fn nudge(&self) {
-        let _held = lock(&self.doorbells);
+        lock(&self.doorbells).nudges += 1;
         self.rung.notify_all();
     }
 
@@ -103,7 +115,9 @@ impl Signals {
         self.arrived.notify_all();
         let callback = lock(&self.callback).clone();
         if let Some(callback) = callback {
-            vectors.iter().for_each(|vector| callback(*vector));
+            for vector in vectors {
+                callback(*vector);
+            }
         }
     }
 }

@@ -157,7 +157,7 @@ fn field(offset: u32, width: u32) -> Option<u64> {
 
 impl Inner {
     fn read_space(&mut self, offset: u32, width: u32) -> u64 {
-        let inside = offset.checked_add(width).is_some_and(|end| end <= self.config.config_len.min(60));
+        let inside = offset.checked_add(width).is_some_and(|end| end <= self.config.space_len.min(60));
         let Some(feature) = field(offset, width).filter(|_| inside) else {
             self.fault(DriverFault::ConfigAccess { offset, width });
             return u64::MAX >> (64 - 8 * width.clamp(1, 8));
@@ -230,7 +230,7 @@ impl FakeDevice {
 
     /// Bytes of configuration space, as the transport tells.
     pub(crate) fn config_len(&self) -> u32 {
-        self.with(|inner| inner.config.config_len)
+        self.with(|inner| inner.config.space_len)
     }
 }
 

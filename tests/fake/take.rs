@@ -11,10 +11,13 @@ use super::{DriverFault, FakeDevice, Inner};
 impl Inner {
     /// Looks at the available index and notes what was published since the last look.
     pub(super) fn observe(&mut self, queue: u16) {
+        // What the driver publishes before DRIVER_OK is seen when the device goes live.
+        if !self.registers.driver_ok() {
+            return;
+        }
         let event_idx = self.registers.negotiated(features::EVENT_IDX);
         let (now, memory) = (self.disk.now(), std::sync::Arc::clone(&self.memory));
         let ring = self.ring(queue);
-        // What the driver publishes before DRIVER_OK is seen when the device goes live.
         if !ring.enabled() || ring.broken || !ring.scribbles.is_empty() {
             return;
         }
@@ -46,7 +49,7 @@ impl Inner {
 
     /// Takes up to `most` chains.
     pub(super) fn take(&mut self, queue: u16, most: usize) -> Vec<Taken> {
-        if !self.registers.live() {
+        if !self.registers.live() || !self.ring(queue).enabled() {
             return Vec::new();
         }
         self.observe(queue);
@@ -69,7 +72,7 @@ impl Inner {
     /// Judges one chain and enters it as in flight; `None` if it can never be completed.
     fn admit(&mut self, queue: u16, head: u16, sent: u64) -> Option<Taken> {
         let ring = self.ring(queue);
-        if ring.flights.values().any(|flight| flight.head == head) {
+        if ring.in_flight(head) {
             self.fault(DriverFault::HeadTwice { queue, head });
             return None;
         }

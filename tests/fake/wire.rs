@@ -80,6 +80,21 @@ pub(crate) mod block {
     pub(crate) const UNMAP: u32 = 1;
 }
 
+/// The little-endian word of two bytes at `at`.
+pub(crate) fn le16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// The little-endian word of four bytes at `at`.
+pub(crate) fn le32(bytes: &[u8], at: usize) -> u32 {
+    u32::from(le16(bytes, at + 2)) << 16 | u32::from(le16(bytes, at))
+}
+
+/// The little-endian word of eight bytes at `at`.
+pub(crate) fn le64(bytes: &[u8], at: usize) -> u64 {
+    u64::from(le32(bytes, at + 4)) << 32 | u64::from(le32(bytes, at))
+}
+
 /// The suppression bit of either side's ring flags (2.7.7, 2.7.10).
 pub(crate) const SUPPRESS: u16 = 1;
 

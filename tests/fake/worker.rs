@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) enum Wake {
     /// It looks all the time.
     Polling,
-    /// It sleeps until a doorbell. If none comes for this long while work is there, and for this long again, it
+    /// It sleeps until a doorbell. If none comes for this long while one is due, and for this long again, it
     /// records [`DriverFault::DoorbellLost`] and works on.
     Doorbell(Duration),
 }
@@ -28,7 +28,7 @@ pub(crate) struct Serve {
 impl Default for Serve {
     /// Queue 0, by doorbell, in order, batches of any size.
     fn default() -> Self {
-        Self { queues: vec![0], wake: Wake::Doorbell(Duration::from_secs(2)), order: Order::InOrder, batch: usize::MAX }
+        Self { queues: vec![0], wake: Wake::Doorbell(Duration::from_secs(2)), order: Order::AsTaken, batch: usize::MAX }
     }
 }
 
@@ -76,8 +76,8 @@ impl FakeDevice {
         if more || stop.load(Ordering::Acquire) || self.shared.signals.await_doorbell(seen, patience) {
             return;
         }
-        let waiting = |queue: &&u16| live && self.poll_available(**queue) > 0;
-        let Some(&queue) = serve.queues.iter().find(waiting) else { return };
+        let due = |queue: &&u16| live && self.with(|inner| inner.doorbell_due(**queue));
+        let Some(&queue) = serve.queues.iter().find(due) else { return };
         // The driver may be between its store and its doorbell; give it as long again.
         let rung = self.shared.signals.await_doorbell(seen, patience);
         if !rung && !stop.load(Ordering::Acquire) {
@@ -101,10 +101,10 @@ impl DeviceThread {
 
 impl Drop for DeviceThread {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.join();
-        } else {
+        if std::thread::panicking() {
             self.stop.store(true, Ordering::Release);
+        } else {
+            self.join();
         }
     }
 }

@@ -26,11 +26,7 @@ pub(crate) fn choose(word: &str, bed: &Bed) -> Result<Accel> {
 }
 
 fn try_kvm(bed: &Bed) -> Accel {
-    let trial = Bed {
-        accel: Accel::Kvm,
-        timeout: Some(TRIAL),
-        ..bed.clone()
-    };
+    let trial = Bed { accel: Accel::Kvm, timeout: Some(TRIAL), ..bed.clone() };
     let booted = reachable().and_then(|()| {
         let job = Draft::of("name=kvm-trial scenario=selftest")?.finish()?;
         trial.succeeds(&job)

@@ -51,11 +51,7 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         bed.accel = accel::choose(&args.accel, &bed)?;
     }
     let environment = Environment::of(&bed.qemu, bed.accel);
-    let (cells, checks) = if jobs.is_empty() {
-        all(&bed, args)?
-    } else {
-        (each(&bed, jobs)?, Vec::new())
-    };
+    let (cells, checks) = if jobs.is_empty() { all(&bed, args)? } else { (each(&bed, jobs)?, Vec::new()) };
     let document = json::document(&environment, &cells, &checks);
     if args.output_format == Format::Json && args.output.is_none() {
         println!("{}", serde_json::to_string_pretty(&document)?);

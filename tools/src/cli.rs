@@ -109,6 +109,9 @@ pub(crate) struct Test {
     /// QEMU to use instead of the one on the search path
     #[arg(long, value_name = "PATH")]
     pub(crate) qemu: Option<PathBuf>,
+    /// Image to boot instead of building one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) image: Option<PathBuf>,
     /// auto (tries KVM, falls back), kvm or tcg
     #[arg(long, value_name = "ACCEL", default_value = "tcg")]
     pub(crate) accel: String,

@@ -43,23 +43,16 @@ impl Disk {
         let path = Path::new(argument);
         let what = || format!("--disk={argument}");
         if !path.exists() {
-            bail!(
-                "{}: no such file: create it (truncate -s 1G {argument}) or use --disk=null",
-                what()
-            );
+            bail!("{}: no such file: create it (truncate -s 1G {argument}) or use --disk=null", what());
         }
         let kind = path.metadata().with_context(what)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             bail!("{}: neither a file nor a block device", what());
         }
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(writes)
-            .open(path)
-            .with_context(|| {
-                let purpose = if writes { "writing" } else { "reading" };
-                format!("{}: cannot be opened for {purpose}: check its permissions", what())
-            })?;
+        let mut file = OpenOptions::new().read(true).write(writes).open(path).with_context(|| {
+            let purpose = if writes { "writing" } else { "reading" };
+            format!("{}: cannot be opened for {purpose}: check its permissions", what())
+        })?;
         let bytes = file.seek(SeekFrom::End(0)).with_context(what)?;
         if bytes == 0 || bytes % u64::from(SECTOR) != 0 {
             bail!(
@@ -115,12 +108,7 @@ impl Disk {
             Self::Null { bytes } => {
                 json!({"driver": "null-co", "node-name": NODE, "size": bytes, "read-zeroes": true})
             }
-            Self::File {
-                path,
-                device,
-                read_only,
-                ..
-            } => {
+            Self::File { path, device, read_only, .. } => {
                 let driver = if *device { "host_device" } else { "file" };
                 let file = json!({
                     "driver": driver, "filename": path.to_string_lossy(), "aio": "threads",

@@ -17,10 +17,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// `what` happened; `tail` is what was last seen.
     pub(crate) fn new(what: impl Into<String>, tail: Vec<String>) -> Self {
-        Self {
-            what: what.into(),
-            tail,
-        }
+        Self { what: what.into(), tail }
     }
 }
 
@@ -35,19 +32,12 @@ impl std::error::Error for Failure {}
 /// The error as one line.
 pub(crate) fn line(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
-    text.split('\n')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ")
+    text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// The output that belongs to the error, if it has any.
 pub(crate) fn tail(error: &anyhow::Error) -> &[String] {
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Failure>())
-        .map_or(&[], |failure| &failure.tail)
+    error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(&[], |failure| &failure.tail)
 }
 
 /// Prints the error and its tail on standard error.

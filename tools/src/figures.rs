@@ -138,9 +138,12 @@ pub(crate) fn median(mut all: Vec<f64>) -> f64 {
     }
 }
 
-/// All I/Os of a report.
+/// All I/Os of a report. Counted runs report no directions: every request is an I/O there.
 pub(crate) fn ios(report: &Report) -> u64 {
-    directions(report).iter().map(|way| way.ios).sum()
+    match directions(report).iter().map(|way| way.ios).sum() {
+        0 if report.instructions.is_some() => report.submitted,
+        ios => ios,
+    }
 }
 
 fn directions(report: &Report) -> [&Direction; 3] {

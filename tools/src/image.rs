@@ -9,6 +9,9 @@ use std::time::Duration;
 /// A cold build on a slow machine.
 const LIMIT: Duration = Duration::from_mins(20);
 
+/// Alone: beside the tools, features of shared dependencies would unify and bring std into the image.
+const BUILD: [&str; 4] = ["build", "--release", "--package=image", "--features=freestanding"];
+
 /// The workspace's root.
 pub(crate) fn root() -> &'static Path {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -27,18 +30,13 @@ pub(crate) fn build() -> Result<PathBuf> {
     let spinner = indicatif::ProgressBar::new_spinner().with_message("building the image");
     spinner.enable_steady_tick(Duration::from_millis(100));
     let mut command = cargo();
-    command.args([
-        "build",
-        "--release",
-        "--package=image",
-        "--message-format=json-render-diagnostics",
-    ]);
+    command.args(BUILD).arg("--message-format=json-render-diagnostics");
     let mut path = None;
     let built = capture(&mut command, LIMIT, |line| path = executable(line).or(path.take()))?;
     spinner.finish_and_clear();
     if !built.status.success() {
         let words: Vec<String> = built.lines.into_iter().filter(|line| !line.starts_with('{')).collect();
-        let what = "the image does not build: see cargo build --release --package=image";
+        let what = format!("the image does not build: see cargo {}", BUILD.join(" "));
         return Err(Failure::new(what, last(&words)).into());
     }
     match path {

@@ -9,7 +9,7 @@ use crate::later;
 use crate::machine::{Device, Machine};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
-use workload::params::{Driver, Indirect, Mode, Params, Rw, Verify};
+use workload::params::{Driver, Indirect, Mode, Params, Rw, Submit, Verify};
 
 /// How long a timed job runs unless told otherwise.
 const RUNTIME_MS: u64 = 5_000;
@@ -42,13 +42,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn new() -> Self {
-        Self {
-            params: Params::default(),
-            said: BTreeSet::new(),
-            disk: "null".into(),
-            vcpus: None,
-            iothreads: 1,
-        }
+        Self { params: Params::default(), said: BTreeSet::new(), disk: "null".into(), vcpus: None, iothreads: 1 }
     }
 
     /// A draft of `key=value` words, as scenarios and the matrix write them.
@@ -70,8 +64,7 @@ impl Draft {
     /// Applies settings in order; an error names where the setting stands.
     pub(crate) fn apply(&mut self, settings: &[Setting]) -> Result<()> {
         for setting in settings {
-            self.set(&setting.key, &setting.value)
-                .with_context(|| setting.origin.clone())?;
+            self.set(&setting.key, &setting.value).with_context(|| setting.origin.clone())?;
         }
         Ok(())
     }
@@ -118,10 +111,7 @@ impl Draft {
             bail!("size={} is more than the disk has ({} bytes): lower it", self.params.size, disk.bytes());
         }
         let machine = self.machine(disk);
-        Ok(Job {
-            params: self.params,
-            machine,
-        })
+        Ok(Job { params: self.params, machine })
     }
 
     fn defaults(&mut self) {
@@ -146,9 +136,14 @@ impl Draft {
 
     fn contradictions(&self) -> Result<()> {
         let params = &self.params;
-        let vcpus = self.vcpus.unwrap_or(params.numjobs);
-        if vcpus < params.numjobs {
-            bail!("vcpus={vcpus} is less than numjobs={}: every job has a vCPU of its own", params.numjobs);
+        let needed = vcpus(params);
+        let vcpus = self.vcpus.unwrap_or(needed);
+        if vcpus < needed {
+            let further = if needed > params.numjobs { ", and one passes shared interrupts on" } else { "" };
+            bail!(
+                "vcpus={vcpus} is too few for numjobs={}: every job has a vCPU of its own{further}: give at least {needed}",
+                params.numjobs
+            );
         }
         if params.icount && vcpus > 1 {
             bail!("icount runs on one vCPU: leave vcpus={vcpus} out");
@@ -171,7 +166,7 @@ impl Draft {
         let mib = BASE_MIB + buffers.div_ceil(1 << 20).next_multiple_of(64);
         Machine {
             icount: params.icount,
-            vcpus: self.vcpus.unwrap_or(params.numjobs),
+            vcpus: self.vcpus.unwrap_or(vcpus(params)),
             iothreads: self.iothreads,
             memory_mib: mib,
             disk,
@@ -199,6 +194,14 @@ impl Draft {
 /// How many queues QEMU is asked for.
 fn queues(params: &Params) -> u16 {
     if params.queues == 0 { params.numjobs } else { params.queues }
+}
+
+/// How many vCPUs the image needs: one per job, and one for its irqd where several jobs depend on one interrupt.
+fn vcpus(params: &Params) -> u16 {
+    let jobs = params.numjobs;
+    let shared = params.submit == Submit::Shared || queues(params) < jobs;
+    let passed_on = shared || params.vectors <= queues(params);
+    jobs + u16::from(params.mode == Mode::Interrupt && jobs > 1 && passed_on)
 }
 
 /// Whether the disk must be writable.

@@ -88,11 +88,7 @@ fn assignment(line: &str, origin: &str) -> Result<Option<Setting>> {
     let Some((key, value)) = line.split_once('=') else {
         bail!("{origin}: `{line}` has no value: write key=value");
     };
-    Ok(Some(Setting {
-        key: key.trim().to_owned(),
-        value: value.trim().to_owned(),
-        origin: origin.to_owned(),
-    }))
+    Ok(Some(Setting { key: key.trim().to_owned(), value: value.trim().to_owned(), origin: origin.to_owned() }))
 }
 
 /// A later `[global]` replaces what an earlier one said.
@@ -113,9 +109,8 @@ mod tests {
     fn globals_hold_for_the_jobs_after_them() {
         let text = "; a comment\n[global]\nbs = 4k\n[one]\nrw=read\nstonewall\n[global]\nbs=8k\n[two]\nrw=write\n";
         let jobs = parse("a.fio", text).unwrap();
-        let pairs = |job: &Section| -> Vec<String> {
-            job.settings.iter().map(|s| format!("{}={}", s.key, s.value)).collect()
-        };
+        let pairs =
+            |job: &Section| -> Vec<String> { job.settings.iter().map(|s| format!("{}={}", s.key, s.value)).collect() };
         assert_eq!(jobs.len(), 2);
         assert_eq!(pairs(&jobs[0]), ["bs=4k", "rw=read"]);
         assert_eq!(pairs(&jobs[1]), ["bs=8k", "rw=write"]);

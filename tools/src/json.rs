@@ -16,9 +16,7 @@ use workload::report::{Direction, PERCENTILES};
 
 /// The whole file.
 pub(crate) fn document(environment: &Environment, cells: &[Cell], checks: &[Check]) -> Value {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let jobs: Vec<Value> = cells
         .iter()
         .enumerate()
@@ -201,9 +199,9 @@ pub(crate) fn writable(path: &Path) -> Result<()> {
         return Ok(());
     }
     let folder = folder(path);
-    tempfile::NamedTempFile::new_in(folder).map(drop).with_context(|| {
-        format!("--output={}: {} is not a folder to write into", path.display(), folder.display())
-    })
+    tempfile::NamedTempFile::new_in(folder)
+        .map(drop)
+        .with_context(|| format!("--output={}: {} is not a folder to write into", path.display(), folder.display()))
 }
 
 fn folder(path: &Path) -> &Path {

@@ -31,18 +31,13 @@ const ONLY: [(&str, &str); 3] = [("ring", "split"), ("via", "driver"), ("backend
 
 /// The error for a command that comes later.
 pub(crate) fn command(name: &str) -> anyhow::Error {
-    let with = COMMANDS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map_or("a later release", |(_, with)| with);
+    let with = COMMANDS.iter().find(|(known, _)| *known == name).map_or("a later release", |(_, with)| with);
     anyhow::anyhow!("{name} is not supported yet: comes with {with}")
 }
 
 /// Refuses `key=value` if it comes later; true if the pair needs no more handling.
 pub(crate) fn settled(key: &str, value: &str) -> Result<bool> {
-    let hit = VALUES
-        .iter()
-        .find(|(known, taken, _)| *known == key && (*taken == "*" || *taken == value));
+    let hit = VALUES.iter().find(|(known, taken, _)| *known == key && (*taken == "*" || *taken == value));
     if let Some((_, _, with)) = hit {
         bail!("{key}={value} is not supported yet: comes with {with}");
     }

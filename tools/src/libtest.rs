@@ -26,26 +26,16 @@ pub(crate) fn tally(lines: &[String]) -> Tally {
         };
         let count = |what: &str| -> u32 {
             let mut parts = counts.split([';', '.']).map(str::trim);
-            parts
-                .find_map(|part| part.strip_suffix(what)?.trim().parse().ok())
-                .unwrap_or(0)
+            parts.find_map(|part| part.strip_suffix(what)?.trim().parse().ok()).unwrap_or(0)
         };
-        sum += Tally {
-            passed: count("passed"),
-            failed: count("failed"),
-            skipped: count("ignored"),
-        };
+        sum += Tally { passed: count("passed"), failed: count("failed"), skipped: count("ignored") };
     }
     sum
 }
 
 /// The names of failed tests, each once.
 pub(crate) fn failures(lines: &[String]) -> Vec<String> {
-    lines
-        .iter()
-        .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
-        .map(str::to_owned)
-        .collect()
+    lines.iter().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED")).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -114,9 +114,7 @@ impl Machine {
                 size = device.block_size,
             );
         }
-        let threads: Vec<_> = (0..self.iothreads)
-            .map(|index| json!({"iothread": format!("io{index}")}))
-            .collect();
+        let threads: Vec<_> = (0..self.iothreads).map(|index| json!({"iothread": format!("io{index}")})).collect();
         json!({
             "driver": "virtio-blk-pci", "id": "vblk", "drive": NODE,
             "num-queues": device.queues, "vectors": device.vectors,
@@ -131,10 +129,7 @@ impl Machine {
     /// What this QEMU, or this accelerator, cannot do.
     pub(crate) fn check(&self, major: u32, accel: Accel) -> Result<()> {
         if self.iothreads > 1 && major < 9 {
-            bail!(
-                "iothreads={} needs QEMU 9 or later, this is {major}: use iothreads=1",
-                self.iothreads
-            );
+            bail!("iothreads={} needs QEMU 9 or later, this is {major}: use iothreads=1", self.iothreads);
         }
         if self.icount && accel == Accel::Kvm {
             bail!("icount counts translated instructions: use --accel=tcg or leave --accel out");
@@ -172,10 +167,7 @@ mod tests {
 
     #[test]
     fn the_image_reads_back_what_it_is_told() {
-        let job = Draft::of("rw=randrw bssplit=512/20:4k/80 iodepth=32 number_ios=10")
-            .unwrap()
-            .finish()
-            .unwrap();
+        let job = Draft::of("rw=randrw bssplit=512/20:4k/80 iodepth=32 number_ios=10").unwrap().finish().unwrap();
         let text = job.params.to_string();
         assert_eq!(workload::params::Params::parse(&text), Ok(job.params));
     }

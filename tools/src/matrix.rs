@@ -118,10 +118,7 @@ mod tests {
         for cell in &mut cells {
             let mut sample = outcome(1_000, Some(50.0));
             sample.boot.queues = 2;
-            sample.report.instructions = Some(workload::report::Instructions {
-                submit_milli: 1,
-                complete_milli: 1,
-            });
+            sample.report.instructions = Some(workload::report::Instructions { submit_milli: 1, complete_milli: 1 });
             cell.samples.push(sample);
         }
         for check in musts::checks(&cells) {
@@ -131,11 +128,8 @@ mod tests {
 
     #[test]
     fn the_issue_cells_are_all_there() {
-        let names: Vec<String> = timed(2, Plan::QUICK)
-            .unwrap()
-            .iter()
-            .map(|timed| timed.cell.job.params.name.to_string())
-            .collect();
+        let names: Vec<String> =
+            timed(2, Plan::QUICK).unwrap().iter().map(|timed| timed.cell.job.params.name.to_string()).collect();
         for rw in ["randread", "randwrite"] {
             for depth in DEPTHS {
                 for kind in ["polled", "interrupt", "interrupt-2q"] {

@@ -74,15 +74,8 @@ struct Which {
     icount: bool,
 }
 
-const TIMED: Which = Which {
-    driver: Driver::Ours,
-    mode: Mode::Polled,
-    depth: 32,
-    batch: 32,
-    queues: 1,
-    event_idx: true,
-    icount: false,
-};
+const TIMED: Which =
+    Which { driver: Driver::Ours, mode: Mode::Polled, depth: 32, batch: 32, queues: 1, event_idx: true, icount: false };
 const COUNTED: Which = Which { icount: true, ..TIMED };
 
 impl Which {
@@ -170,9 +163,8 @@ fn at_home(cells: &[Cell]) -> Option<f64> {
         .iter()
         .flat_map(|cell| &cell.samples)
         .filter(|one| one.boot.queues > 1 && one.boot.rung.as_str() == "vector-per-queue" && one.report.interrupts > 0);
-    let (home, all) = several.fold((0, 0), |(home, all), one| {
-        (home + one.report.interrupts_home, all + one.report.interrupts)
-    });
+    let (home, all) =
+        several.fold((0, 0), |(home, all), one| (home + one.report.interrupts_home, all + one.report.interrupts));
     (all > 0).then(|| home as f64 / all as f64)
 }
 

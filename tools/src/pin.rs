@@ -23,9 +23,7 @@ pub(crate) struct Pins {
 /// The cores that this process may use.
 pub(crate) fn cores() -> Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0)).context("reading the set of usable cores")?;
-    Ok((0..CpuSet::count())
-        .filter(|&core| set.is_set(core).unwrap_or(false))
-        .collect())
+    Ok((0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect())
 }
 
 /// Deals `cores` out.
@@ -39,11 +37,7 @@ pub(crate) fn plan(cores: &[usize], vcpus: usize, iothreads: usize) -> Pins {
         _ if vcpu <= spare => at(iothreads + vcpu),
         _ => at(vcpu - spare - 1),
     };
-    Pins {
-        main: at(0),
-        vcpus: (0..vcpus).map(further).collect(),
-        iothreads: (1..=iothreads).map(at).collect(),
-    }
+    Pins { main: at(0), vcpus: (0..vcpus).map(further).collect(), iothreads: (1..=iothreads).map(at).collect() }
 }
 
 /// Ties a thread to a core; `None` is the calling thread.

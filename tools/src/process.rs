@@ -34,11 +34,7 @@ impl Guarded {
         unsafe {
             command.process_group(0).pre_exec(move || {
                 prctl::set_pdeathsig(Signal::SIGKILL)?;
-                if getppid() == parent {
-                    Ok(())
-                } else {
-                    Err(std::io::ErrorKind::BrokenPipe.into())
-                }
+                if getppid() == parent { Ok(()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) }
             });
         }
         let child = command.spawn()?;
@@ -131,17 +127,10 @@ pub(crate) struct Captured {
 }
 
 /// Runs `command` with its output collected, at most for `limit`; `each` sees every line as it comes.
-pub(crate) fn capture(
-    command: &mut Command,
-    limit: Duration,
-    mut each: impl FnMut(&str),
-) -> Result<Captured> {
+pub(crate) fn capture(command: &mut Command, limit: Duration, mut each: impl FnMut(&str)) -> Result<Captured> {
     let name = command.get_program().to_string_lossy().into_owned();
     let (reader, writer) = std::io::pipe()?;
-    command
-        .stdin(Stdio::null())
-        .stdout(writer.try_clone()?)
-        .stderr(writer);
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let spawned = Guarded::spawn(command);
     // The command holds the pipe's writing ends, which would keep the reader waiting.
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -203,21 +192,16 @@ mod tests {
     fn a_command_that_hangs_is_killed_and_its_last_words_are_kept() {
         let before = Instant::now();
         let mut command = shell("echo alive; sleep 60");
-        let error = capture(&mut command, Duration::from_millis(300), |_| ())
-            .err()
-            .unwrap();
+        let error = capture(&mut command, Duration::from_millis(300), |_| ()).err().unwrap();
         assert!(before.elapsed() < Duration::from_secs(20));
         assert_eq!(crate::fail::tail(&error), ["alive"]);
     }
 
     #[test]
     fn a_dropped_child_takes_its_group_with_it() {
-        let mut child = Guarded::spawn(shell("sleep 60 & echo $!; wait").stdout(Stdio::piped()))
-            .expect("sh starts");
+        let mut child = Guarded::spawn(shell("sleep 60 & echo $!; wait").stdout(Stdio::piped())).expect("sh starts");
         let mut line = String::new();
-        BufReader::new(child.stdout().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(child.stdout().unwrap()).read_line(&mut line).unwrap();
         let grandchild = format!("/proc/{}/stat", line.trim());
         assert!(std::fs::exists(&grandchild).unwrap());
         drop(child);

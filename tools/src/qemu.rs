@@ -25,15 +25,9 @@ impl Qemu {
             .with_context(|| format!("--qemu={shown} does not run: give the path of {PROGRAM}"))?;
         let line = told.lines.first().cloned().unwrap_or_default();
         let version = line.split_once("version ").map(|(_, version)| version.trim().to_owned());
-        let major = version
-            .as_ref()
-            .and_then(|version| version.split('.').next()?.parse().ok());
+        let major = version.as_ref().and_then(|version| version.split('.').next()?.parse().ok());
         match (version, major) {
-            (Some(version), Some(major)) if told.status.success() => Ok(Self {
-                path: path.to_owned(),
-                version,
-                major,
-            }),
+            (Some(version), Some(major)) if told.status.success() => Ok(Self { path: path.to_owned(), version, major }),
             _ => bail!("{shown} is not QEMU (its --version says `{line}`): give the path of {PROGRAM}"),
         }
     }
@@ -42,13 +36,10 @@ impl Qemu {
 /// The first `program` on the search path.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .find(|candidate| executable(candidate))
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| executable(candidate))
 }
 
 fn executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

@@ -3,6 +3,7 @@
 //! Timed runs are bracketed by ping-pong samples; a run during which the cores moved is discarded and repeated. There
 //! is no partial result: QEMU dying, a panic, a missing report or an unaccounted request are errors. Knows what the
 //! image says (`workload::report`), not what is done with it.
+use crate::figures::ios;
 use crate::job::Job;
 use crate::machine::Accel;
 use crate::pin::{self, Pins};
@@ -96,8 +97,7 @@ impl Bed {
 
     /// Runs `job` once; `watch` may act on the machine meanwhile.
     pub(crate) fn watched(&self, job: &Job, watch: Watch<'_>) -> Result<Outcome> {
-        self.attempt(job, watch)
-            .with_context(|| format!("job {}", job.params.name))
+        self.attempt(job, watch).with_context(|| format!("job {}", job.params.name))
     }
 
     /// Runs a scenario that only succeeds or does not, without a report.
@@ -122,6 +122,7 @@ impl Bed {
         if status.code() != Some(SUCCESS) {
             return Err(unfinished(&vm, status, None));
         }
+        reached(job, &boot)?;
         account(job, &report)?;
         let now = processor_time();
         Ok(Outcome {
@@ -154,7 +155,6 @@ impl Bed {
         let status = vm.end()?;
         Ok((vm, heard, status))
     }
-
 }
 
 fn pins(job: &Job) -> Result<Pins> {
@@ -230,6 +230,15 @@ fn unfinished(vm: &Vm, status: ExitStatus, failed: Option<String>) -> anyhow::Er
     }
 }
 
+/// With vectors for all of its queues a job gets the queues that it asked for, or the device has fewer.
+fn reached(job: &Job, boot: &Boot) -> Result<()> {
+    let (asked, has) = (job.params.queues, boot.queues);
+    if boot.rung.as_str() == "vector-per-queue" && has < asked {
+        bail!("queues={asked} is more than the device has ({has}): lower queues");
+    }
+    Ok(())
+}
+
 /// Every request answered, every block as written, nothing against the specification.
 fn account(job: &Job, report: &Report) -> Result<()> {
     let name = &job.params.name;
@@ -244,9 +253,15 @@ fn account(job: &Job, report: &Report) -> Result<()> {
             bail!("{name}: {count} {what}");
         }
     }
-    let ios = report.read.ios + report.write.ios + report.trim.ios;
-    if job.params.scenario.as_str() == "none" && ios < job.params.number_ios.max(1) {
-        bail!("{name}: {ios} I/Os were done, {} were asked for", job.params.number_ios.max(1));
+    if job.params.icount {
+        return match report.instructions {
+            Some(_) => Ok(()),
+            None => bail!("{name}: the image counted no instructions"),
+        };
+    }
+    let (ios, asked) = (ios(report), job.params.number_ios.max(1));
+    if job.params.scenario.as_str() == "none" && ios < asked {
+        bail!("{name}: {ios} I/Os were done, {asked} were asked for");
     }
     Ok(())
 }

@@ -30,12 +30,7 @@ const NEEDS: [Need; 2] = [
         dnf: "qemu-system-x86-core",
         pacman: "qemu-system-x86",
     },
-    Need {
-        program: "cc",
-        apt: &["gcc", "libc6-dev"],
-        dnf: "gcc",
-        pacman: "gcc",
-    },
+    Need { program: "cc", apt: &["gcc", "libc6-dev"], dnf: "gcc", pacman: "gcc" },
 ];
 
 /// The QEMU to use: the one named, or the one on the search path, installed first if `install` says so.

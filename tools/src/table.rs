@@ -4,9 +4,8 @@ use crate::musts::Check;
 use crate::pingpong::Distance;
 use comfy_table::{CellAlignment, Table, presets};
 
-const HEADINGS: [&str; 10] = [
-    "job", "IOPS", "spread", "MiB/s", "p50 µs", "p99 µs", "notif/IO", "intr/IO", "instr/IO", "cores",
-];
+const HEADINGS: [&str; 10] =
+    ["job", "IOPS", "spread", "MiB/s", "p50 µs", "p99 µs", "notif/IO", "intr/IO", "instr/IO", "cores"];
 
 /// All cells, in the order given.
 pub(crate) fn cells(cells: &[Cell]) -> String {
@@ -26,13 +25,8 @@ fn row(cell: &Cell) -> Vec<String> {
     let params = &cell.job.params;
     let name = params.name.to_string();
     let blank = || "–".to_owned();
-    let instructions = figures
-        .instructions_per_io
-        .map_or_else(blank, |counted| format!("{:.1}", counted.total));
-    let (notifications, interrupts) = (
-        per_io(figures.notifications_per_io),
-        per_io(figures.interrupts_per_io),
-    );
+    let instructions = figures.instructions_per_io.map_or_else(blank, |counted| format!("{:.1}", counted.total));
+    let (notifications, interrupts) = (per_io(figures.notifications_per_io), per_io(figures.interrupts_per_io));
     if params.icount {
         // Virtual time is no time.
         let mut row = vec![name];
@@ -62,9 +56,7 @@ fn row(cell: &Cell) -> Vec<String> {
 /// What must hold, one line each, with a mark.
 pub(crate) fn checks(checks: &[Check]) -> String {
     let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_BORDERS_ONLY)
-        .set_header(["", "what", "measured", "must", "aim"]);
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(["", "what", "measured", "must", "aim"]);
     for check in checks {
         let measured = check.value.map_or_else(|| "not measured".into(), shown);
         table.add_row([check.mark().to_owned(), check.what.to_owned(), measured, check.must(), check.aim()]);

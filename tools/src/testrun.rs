@@ -101,16 +101,14 @@ fn rust_tests(all: &mut Steps<'_>) -> Result<()> {
 }
 
 fn under_qemu(all: &mut Steps<'_>, args: &Test, size: Size) -> Result<()> {
-    let chosen: Vec<Scenario> = scenarios::all(size, args.record)
-        .into_iter()
-        .filter(|scenario| all.wants(&scenario.name))
-        .collect();
+    let chosen: Vec<Scenario> =
+        scenarios::all(size, args.record).into_iter().filter(|scenario| all.wants(&scenario.name)).collect();
     if chosen.is_empty() && !all.wants("image") {
         return Ok(());
     }
     let mut image = Err("the image does not build".to_owned());
     all.always("image", || {
-        let path = image::build()?;
+        let path = image::given_or_built(args.image.as_deref())?;
         image = Ok(path);
         Ok(())
     })?;
@@ -250,9 +248,5 @@ fn shown(command: &Command) -> String {
 fn tool_or_skip(subcommand: &str) -> Result<()> {
     let mut command = image::cargo();
     let there = capture(command.args([subcommand, "--version"]), LIMIT, |_| ())?;
-    if there.status.success() {
-        Ok(())
-    } else {
-        Err(Skip(format!("cargo {subcommand} is not installed")).into())
-    }
+    if there.status.success() { Ok(()) } else { Err(Skip(format!("cargo {subcommand} is not installed")).into()) }
 }

@@ -39,9 +39,7 @@ pub(crate) fn prepare(disk: &Disk) -> Result<()> {
             disk.bytes()
         );
     }
-    file.set_len(0)
-        .and_then(|()| file.set_len(disk.bytes()))
-        .with_context(|| format!("clearing {shown}"))
+    file.set_len(0).and_then(|()| file.set_len(disk.bytes())).with_context(|| format!("clearing {shown}"))
 }
 
 /// Reads the whole disk again and checks every sector.
@@ -73,11 +71,7 @@ fn table_of(disk: &Disk, file: &File, mut report: impl FnMut(String)) -> Result<
 
 fn open(path: &Path, write: bool) -> Result<File> {
     let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(write)
-        .open(path)
-        .with_context(|| format!("opening {}", path.display()))
+    options.read(true).write(write).open(path).with_context(|| format!("opening {}", path.display()))
 }
 
 fn all_zeros(file: &mut File) -> std::io::Result<bool> {

@@ -11,7 +11,7 @@ use crate::stop;
 use anyhow::{Context, Result, anyhow};
 use qapi::qmp;
 use std::collections::VecDeque;
-use std::io::BufReader;
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitStatus, Stdio};
@@ -21,7 +21,29 @@ use std::time::{Duration, Instant};
 /// How long QEMU may take to answer on QMP, and to end once the guest said that it is done.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-type Monitor = qapi::Qmp<qapi::Stream<BufReader<UnixStream>, UnixStream>>;
+type Monitor = qapi::Qmp<qapi::Stream<Answers, UnixStream>>;
+
+/// QEMU's half of QMP. Its end is an error here, since the crate takes a greeting for granted and panics without one.
+struct Answers(BufReader<UnixStream>);
+
+impl Read for Answers {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into)
+    }
+}
+
+impl BufRead for Answers {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self.0.fill_buf()? {
+            [] => Err(io::ErrorKind::UnexpectedEof.into()),
+            bytes => Ok(bytes),
+        }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.0.consume(amount);
+    }
+}
 
 /// What QEMU printed.
 enum Event {
@@ -38,6 +60,7 @@ pub(crate) struct Vm {
     events: Receiver<Event>,
     serial: VecDeque<String>,
     complaints: VecDeque<String>,
+    started: Instant,
 }
 
 impl Vm {
@@ -66,13 +89,14 @@ impl Vm {
         if let Some(pipe) = process.stderr() {
             forward(pipe, sender, Event::Complaint);
         }
-        let reader = BufReader::new(ours.try_clone()?);
+        let reader = Answers(BufReader::new(ours.try_clone()?));
         let mut vm = Self {
             process,
             monitor: qapi::Qmp::new(qapi::Stream::new(reader, ours)),
             events,
             serial: VecDeque::new(),
             complaints: VecDeque::new(),
+            started: Instant::now(),
         };
         if vm.monitor.handshake().is_err() {
             return Err(vm.died("QEMU did not start"));
@@ -118,11 +142,8 @@ impl Vm {
 
     /// Changes the disk's size under the guest.
     pub(crate) fn resize(&mut self, bytes: u64) -> Result<()> {
-        let command = qmp::block_resize {
-            device: None,
-            node_name: Some(crate::disk::NODE.into()),
-            size: i64::try_from(bytes)?,
-        };
+        let command =
+            qmp::block_resize { device: None, node_name: Some(crate::disk::NODE.into()), size: i64::try_from(bytes)? };
         self.execute(&command).map(drop)
     }
 
@@ -145,7 +166,8 @@ impl Vm {
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
                     self.process.kill();
-                    return Err(self.failure("the image did not finish in time and was ended"));
+                    let seconds = self.started.elapsed().as_secs();
+                    return Err(self.failure(&format!("the image did not finish within {seconds} s and was ended")));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -169,10 +191,11 @@ impl Vm {
         Failure::new(format!("{what}{last}"), tail.iter().cloned().collect()).into()
     }
 
-    /// The first remembered serial line that starts with `prefix`.
-    pub(crate) fn said(&self, prefix: &str) -> Option<&str> {
-        let mut lines = self.serial.iter().filter(|line| !prefix.is_empty() && line.starts_with(prefix));
-        lines.next().map(String::as_str)
+    /// The first remembered serial line that starts with `prefix`, and the one after it: panics take two.
+    pub(crate) fn said(&self, prefix: &str) -> Option<String> {
+        let at = self.serial.iter().position(|line| !prefix.is_empty() && line.starts_with(prefix))?;
+        let lines: Vec<&str> = self.serial.iter().skip(at).take(2).map(String::as_str).collect();
+        Some(lines.join(" "))
     }
 
     /// The error for a QEMU that stopped answering: how it ended, and what it said.

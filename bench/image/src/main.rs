@@ -2,7 +2,7 @@
 //!
 //! It plays three parts. *deviced* ([`pci`]) finds virtio block functions and describes their windows; *irqd* ([`irq`],
 //! [`msix`]) turns their interrupts into capabilities; the third, *blockd* or a bench, runs on processors ([`cpu`]) that
-//! halt whenever they wait. The rest is nucleus: boot, memory, time, serial line, and ways to end ([`exit`]).
+//! halt whenever they wait. The rest is nucleus: boot, memory, time, serial line, and ways to end ([`mod@exit`]).
 //!
 //! Reading order: [`boot`], this file, [`cpu`], [`vectors`], [`irq`], [`pci`]. Memory is mapped one to one, so a physical
 //! address, a device's address and a pointer are the same number. Everything is one address space in ring 0: this is a
@@ -30,6 +30,7 @@ mod memory;
 mod msix;
 mod paging;
 mod pci;
+mod runner;
 mod selftest;
 mod serial;
 mod start_info;
@@ -40,7 +41,6 @@ mod vectors;
 mod watchdog;
 
 use acpi::Platform;
-use alloc::string::String;
 use command_line::CommandLine;
 use exit::{Exit, exit};
 use pci::Pci;
@@ -86,7 +86,7 @@ fn bring_up(start_info: StartInfo) -> Machine {
     memory::init(&start_info.regions);
     paging::guard(0);
     cpu::stack::guard_boot_stacks();
-    let command_line = CommandLine::new(String::from(start_info.command_line).leak());
+    let command_line = CommandLine::new(start_info.command_line);
     // SAFETY: the hypervisor's root pointer; the tables lie outside the memory that `memory` hands out.
     let platform = unsafe { Platform::discover(start_info.rsdp) };
     cpu::startup::complete_boot_processor();
@@ -102,6 +102,7 @@ fn bring_up(start_info: StartInfo) -> Machine {
 fn run(machine: &Machine) -> Exit {
     match machine.command_line.value("scenario") {
         Some("selftest") => selftest::run(machine),
+        Some("none") | None => runner::run(machine),
         other => {
             println!("image: unknown scenario {other:?}; the command line is {:?}", machine.command_line.text());
             Exit::Failure

@@ -13,8 +13,8 @@ use talc::{TalcLock, source::Manual};
 /// The most regions that are remembered; more are ignored.
 pub const MAX_REGIONS: usize = 16;
 
-/// Memory below belongs to the firmware and the image's start.
-const FLOOR: u64 = 1 << 20;
+/// Memory below belongs to the firmware, which left the hypervisor's start info there, and to the trampoline.
+pub const FLOOR: u64 = 1 << 20;
 /// Alignment and granularity of pieces.
 const GRAIN: u64 = 4096;
 const HEAP_LEN: usize = 32 << 20;

@@ -1,9 +1,9 @@
 //! What the hypervisor hands over at boot: memory map, command line, address of the ACPI tables.
 //!
-//! The structure is Xen's `hvm_start_info` (PVH), version 1. It is copied out at once; afterwards the firmware's memory
-//! is no longer looked at.
+//! The structure is Xen's `hvm_start_info` (PVH), version 1. It is read once; only the command line stays where it is,
+//! in memory that is never handed out (checked).
 
-use crate::memory::{MAX_REGIONS, Region};
+use crate::memory::{FLOOR, MAX_REGIONS, Region};
 use arrayvec::ArrayVec;
 use core::ffi::{CStr, c_char};
 
@@ -38,7 +38,7 @@ struct RawRegion {
 pub struct StartInfo {
     /// Usable memory.
     pub regions: ArrayVec<Region, MAX_REGIONS>,
-    /// The text after QEMU's `-append`, still in the firmware's memory.
+    /// The text after QEMU's `-append`.
     pub command_line: &'static str,
     /// Physical address of the ACPI root pointer; 0 if there is none.
     pub rsdp: u64,
@@ -54,6 +54,7 @@ impl StartInfo {
         let raw = unsafe { &*(address as *const Raw) };
         assert_eq!(raw.magic, MAGIC, "not started through PVH");
         assert!(raw.version >= 1, "the hypervisor passes no memory map");
+        assert!(raw.command_line < FLOOR, "the command line lies in memory that will be handed out");
         // SAFETY: by contract an array of that many entries, which stays.
         let map =
             unsafe { core::slice::from_raw_parts(raw.memory_map as *const RawRegion, raw.memory_map_entries as usize) };

@@ -183,9 +183,9 @@ impl Pattern {
         let region = Region::new(params, job, capacity)?;
         let step = u64::from(params.smallest_block() / SECTOR).max(1);
         let mut kinds = [Kind { below: WHOLE, bytes: SECTOR, places: region.sectors }; MAX_SPLIT];
-        let mut below = 0;
+        let mut below = 0u32;
         for (kind, split) in kinds.iter_mut().zip(&params.bssplit) {
-            below += split.weight;
+            below = below.saturating_add(split.weight);
             let places = (region.sectors - u64::from(split.bytes / SECTOR)) / step + 1;
             *kind = Kind { below, bytes: split.bytes, places };
         }
@@ -215,8 +215,8 @@ impl Pattern {
     /// there, see [`crate::verify::ledger::Ledger::begin`]. A random I/O that is refused is drawn anew a few times,
     /// without using up the share; then, and with a sequential one at once, the I/O is kept and offered again first.
     pub fn next_free(&mut self, mut admit: impl FnMut(&Io) -> bool) -> Step {
-        let mut draws = if self.held.is_some() || !self.rw.is_random() { 1 } else { REDRAWS };
-        let Some(mut io) = self.next() else {
+        let mut draws = if self.held.is_some() || !self.is_random { 1 } else { REDRAWS };
+        let Some(mut io) = self.held.take().or_else(|| self.next()) else {
             return Step::End;
         };
         let kind = self.kinds.iter().position(|kind| kind.bytes == io.bytes).unwrap_or(0);

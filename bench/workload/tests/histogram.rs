@@ -17,6 +17,8 @@ fn of(values: &[u64]) -> Histogram {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn percentiles_lie_at_most_a_128th_above_the_true_value(mut values in values()) {
         let histogram = of(&values);

@@ -256,7 +256,8 @@ fn block_sizes_that_do_not_add_up_are_refused() {
         "1k:1k:1k:1k:1k:1k:1k:1k:1k",
     ];
     for text in bad {
-        assert_eq!(splits(text), None, "{text}");
+        let refused = Params::default().set("bssplit", text);
+        assert!(matches!(refused, Err(ParamError::Malformed { key: "bssplit", .. })), "{text}");
     }
 }
 

@@ -74,6 +74,8 @@ fn any_line() -> impl Strategy<Value = Line> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn a_line_comes_back_as_it_was_and_stays_one_line(line in any_line()) {
         let text = encode(&line);

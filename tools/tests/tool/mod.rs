@@ -5,27 +5,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// How the tool ended, and what it said.
-pub struct Ran {
-    pub ok: bool,
-    pub status: Option<i32>,
-    pub output: String,
-    pub error: String,
+pub(crate) struct Ran {
+    pub(crate) ok: bool,
+    pub(crate) status: Option<i32>,
+    pub(crate) output: String,
+    pub(crate) error: String,
 }
 
 /// The tool with these arguments, not started yet.
-pub fn tool(arguments: &[&str]) -> Command {
+pub(crate) fn tool(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
 /// Runs the tool to its end.
-pub fn run(arguments: &[&str]) -> Ran {
+pub(crate) fn run(arguments: &[&str]) -> Ran {
     finish(tool(arguments))
 }
 
 /// Runs a command to its end.
-pub fn finish(mut command: Command) -> Ran {
+pub(crate) fn finish(mut command: Command) -> Ran {
     let output = command.output().expect("the command starts");
     Ran {
         ok: output.status.success(),
@@ -37,7 +37,7 @@ pub fn finish(mut command: Command) -> Ran {
 
 /// A script that answers QMP like QEMU 7.2 and then does as it is told in the guest's place. Its process id is in a
 /// file, so that a test can see it die.
-pub struct Stub {
+pub(crate) struct Stub {
     folder: tempfile::TempDir,
 }
 
@@ -45,7 +45,7 @@ const GREETING: &str = r#"{"QMP":{"version":{"qemu":{"micro":0,"minor":2,"major"
 
 impl Stub {
     /// `guest` is what the shell runs once the vCPUs are resumed; its output is the serial port.
-    pub fn new(guest: &str) -> Self {
+    pub(crate) fn new(guest: &str) -> Self {
         let qmp = format!(
             "echo '{GREETING}' >&0\nwhile read -r line; do case \"$line\" in\n*query-*) echo '{{\"return\":[]}}' >&0;;\n\
              *cont*) echo '{{\"return\":{{}}}}' >&0; break;;\n*) echo '{{\"return\":{{}}}}' >&0;;\nesac; done\n"
@@ -54,7 +54,7 @@ impl Stub {
     }
 
     /// A stub that does not even speak QMP.
-    pub fn raw(script: &str) -> Self {
+    pub(crate) fn raw(script: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the stub");
         let pid = folder.path().join("pid");
         let text = format!(
@@ -69,25 +69,25 @@ impl Stub {
         Self { folder }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn qemu(&self) -> String {
+    pub(crate) fn qemu(&self) -> String {
         format!("--qemu={}", self.path().join("qemu").display())
     }
 
-    pub fn image(&self) -> String {
+    pub(crate) fn image(&self) -> String {
         format!("--image={}", self.path().join("image").display())
     }
 
     /// Where the results of [`Stub::bench`] would be.
-    pub fn results(&self) -> PathBuf {
+    pub(crate) fn results(&self) -> PathBuf {
         self.path().join("out.json")
     }
 
     /// `bench` with this stub, and the further arguments.
-    pub fn bench(&self, further: &[&str]) -> Command {
+    pub(crate) fn bench(&self, further: &[&str]) -> Command {
         let output = format!("--output={}", self.results().display());
         let (qemu, image) = (self.qemu(), self.image());
         let mut arguments = vec!["bench", "--rw=randread", "--accel=tcg", &qemu, &image, &output];
@@ -96,22 +96,18 @@ impl Stub {
     }
 
     /// The stub's process, once it runs.
-    pub fn pid(&self) -> Option<u32> {
+    pub(crate) fn pid(&self) -> Option<u32> {
         std::fs::read_to_string(self.path().join("pid")).ok()?.trim().parse().ok()
     }
 
     /// Whether a process of this stub is still there.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         let stat = self.pid().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
         stat.is_some_and(|stat| !stat.contains(") Z "))
     }
 }
 
 /// Starts the command with its output collected.
-pub fn start(mut command: Command) -> Child {
-    command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the command starts")
+pub(crate) fn start(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts")
 }

@@ -54,8 +54,9 @@ impl Places {
     }
 }
 
-/// A buffer in one piece.
-#[derive(Debug)]
+/// A buffer in one piece. It can be copied, so that work stands ready in memory; the job lends it to one request at a
+/// time all the same.
+#[derive(Clone, Copy, Debug)]
 pub struct Page(Segment);
 
 // SAFETY: `Places` memory is mapped one to one for good and initialised; a place is lent once at a time (module text).
@@ -78,7 +79,7 @@ impl Page {
 }
 
 /// A buffer in pieces.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Scattered {
     segments: [Segment; MOST_SEGMENTS],
     count: usize,

@@ -3,13 +3,13 @@
 //! The same loop and the same instruction count then serve every driver. `submit` takes work that stands ready in
 //! memory; nothing of making it is charged to the driver.
 use drv_virtio_block::dma::{DeviceReadable, DeviceWritable};
-use drv_virtio_block::queue::{OwnedQueue, Submitter, Wake};
+use drv_virtio_block::queue::{OwnedQueue, Statistics, Submitter, Wake};
 use drv_virtio_block::request::{Completion, Lba, Refusal, Request};
 use drv_virtio_block::transport::Doorbell;
 use workload::pattern::Op;
 
 /// One I/O to be done, with its buffer; `token` comes back with the completion.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Work<B> {
     pub op: Op,
     pub lba: u64,
@@ -18,9 +18,9 @@ pub struct Work<B> {
     pub buffer: B,
 }
 
-impl<B: DeviceReadable + DeviceWritable> Work<B> {
+impl<B: Copy + DeviceReadable + DeviceWritable> Work<B> {
     #[inline(always)]
-    fn into_request(self) -> Request<B> {
+    fn request(&self) -> Request<B> {
         match self.op {
             Op::Read => Request::read(Lba(self.lba), self.buffer),
             Op::Write => Request::write(Lba(self.lba), self.buffer),
@@ -33,13 +33,19 @@ impl<B: DeviceReadable + DeviceWritable> Work<B> {
 /// A driver, as a job sees it.
 pub trait Drive<B> {
     /// Submits the work and publishes it with one doorbell decision. What finds no room is counted and dropped.
-    fn submit(&mut self, work: impl Iterator<Item = Work<B>>) -> Outcome;
+    fn submit(&mut self, work: &[Work<B>]) -> Outcome;
 
     /// Hands at most about `max` completions (token, success) to `done` and returns how many.
     fn reap(&mut self, max: usize, done: impl FnMut(u64, bool)) -> usize;
 
     /// Asks for an interrupt after `want` more completions; true: look again first.
     fn arm(&mut self, want: u16) -> bool;
+
+    /// The counters of its queue; a queue that several drives share is counted by the first of them.
+    fn statistics(&self) -> Statistics;
+
+    /// Flushes, with nothing else in flight, and polls for the answer; false if it failed.
+    fn flush(&mut self) -> bool;
 }
 
 /// What became of a submission.
@@ -61,13 +67,13 @@ impl Outcome {
     }
 }
 
-impl<B: DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for OwnedQueue<'_, B, D> {
+impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for OwnedQueue<'_, B, D> {
     #[inline(always)]
-    fn submit(&mut self, work: impl Iterator<Item = Work<B>>) -> Outcome {
+    fn submit(&mut self, work: &[Work<B>]) -> Outcome {
         let mut outcome = Outcome::default();
         let mut batch = self.batch();
         for work in work {
-            if let Err(refused) = batch.push(work.into_request()) {
+            if let Err(refused) = batch.push(work.request()) {
                 outcome.note(refused.why);
             }
         }
@@ -83,15 +89,23 @@ impl<B: DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for OwnedQueue<'_
     fn arm(&mut self, want: u16) -> bool {
         OwnedQueue::arm(self, want)
     }
+
+    fn statistics(&self) -> Statistics {
+        OwnedQueue::statistics(self)
+    }
+
+    fn flush(&mut self) -> bool {
+        Self::submit(self, Request::flush()).is_ok() && first(|sink| OwnedQueue::reap(self, 1, sink))
+    }
 }
 
-impl<B: DeviceReadable + DeviceWritable, D: Doorbell, W: Wake> Drive<B> for Submitter<'_, '_, B, D, W> {
+impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell, W: Wake> Drive<B> for Submitter<'_, '_, B, D, W> {
     #[inline(always)]
-    fn submit(&mut self, work: impl Iterator<Item = Work<B>>) -> Outcome {
+    fn submit(&mut self, work: &[Work<B>]) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut batch = self.batch(work.size_hint().0 as u32);
+        let mut batch = self.batch(work.len() as u32);
         for work in work {
-            if let Err(refused) = batch.push(work.into_request()) {
+            if let Err(refused) = batch.push(work.request()) {
                 outcome.note(refused.why);
             }
         }
@@ -104,9 +118,26 @@ impl<B: DeviceReadable + DeviceWritable, D: Doorbell, W: Wake> Drive<B> for Subm
         Submitter::reap(self, |completion| report(&completion, &mut done))
     }
 
-    fn arm(&mut self, want: u16) -> bool {
-        Submitter::arm(self, want)
+    fn arm(&mut self, _: u16) -> bool {
+        Submitter::arm(self)
     }
+
+    fn statistics(&self) -> Statistics {
+        if self.number() == 0 { self.queue().statistics() } else { Statistics::default() }
+    }
+
+    fn flush(&mut self) -> bool {
+        Self::submit(self, Request::flush()).is_ok() && first(|sink| Submitter::reap(self, sink))
+    }
+}
+
+/// Polls until one completion came; whether it is a success.
+fn first<B>(mut reap: impl FnMut(&mut dyn FnMut(Completion<B>)) -> usize) -> bool {
+    let mut success = None;
+    while success.is_none() {
+        reap(&mut |completion: Completion<B>| success = Some(completion.result.is_ok()));
+    }
+    success == Some(true)
 }
 
 #[inline(always)]

@@ -9,6 +9,7 @@ use super::drive::{Drive, Outcome, Work};
 use crate::memory;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 use drv_virtio_block::dma::DeviceAddress;
+use drv_virtio_block::queue::Statistics;
 use drv_virtio_block::ring::crossed;
 use drv_virtio_block::transport::{Doorbell, RingAddresses};
 use workload::pattern::Op;
@@ -16,9 +17,15 @@ use workload::pattern::Op;
 #[repr(C)]
 struct Descriptor {
     addr: u64,
-    len: u32,
-    flags: u16,
-    next: u16,
+    /// Length, flags and next.
+    rest: u64,
+}
+
+impl Descriptor {
+    #[inline(always)]
+    const fn rest(len: u32, flags: u16, next: u16) -> u64 {
+        len as u64 | (flags as u64) << 32 | (next as u64) << 48
+    }
 }
 
 /// Header and status of a chain, one line.
@@ -40,8 +47,8 @@ pub struct Raw<D> {
     tail: u16,
     head: u16,
     doorbell: D,
-    /// Doorbells rung.
-    pub notifications: u64,
+    submitted: u64,
+    notifications: u64,
 }
 
 // SAFETY: the ring's memory is its alone; moving it to another processor moves all of it.
@@ -92,12 +99,13 @@ impl RawMemory {
             tail: 0,
             head: 0,
             doorbell,
+            submitted: 0,
             notifications: 0,
         };
         for chain in 0..chains {
             let line = at(Self::lines_at(self.size)) + u64::from(chain) * size_of::<Line>() as u64;
-            let header = Descriptor { addr: line, len: 16, flags: NEXT, next: chains + chain };
-            let status = Descriptor { addr: line + 16, len: 1, flags: WRITE, next: 0 };
+            let header = Descriptor { addr: line, rest: Descriptor::rest(16, NEXT, chains + chain) };
+            let status = Descriptor { addr: line + 16, rest: Descriptor::rest(1, WRITE, 0) };
             // SAFETY: three descriptors per chain lie in the table of `size`; nobody else has the memory.
             unsafe {
                 raw.descriptors.add(usize::from(chain)).write_volatile(header);
@@ -109,11 +117,6 @@ impl RawMemory {
 }
 
 impl<D: Doorbell> Raw<D> {
-    /// Chains, hence the highest token and one.
-    pub fn chains(&self) -> u16 {
-        self.chains
-    }
-
     fn index(&self, ring: *mut u16) -> &AtomicU16 {
         // SAFETY: word 1 of either ring is its index, aligned and alive as long as `self`; all access is atomic.
         unsafe { AtomicU16::from_ptr(ring.add(1)) }
@@ -125,30 +128,31 @@ impl<D: Doorbell> Raw<D> {
         let data = work.buffer.segment();
         let (kind, flags) = if work.op == Op::Read { (0, NEXT | WRITE) } else { (1, NEXT) };
         let next = 2 * self.chains + work.token as u16;
-        let descriptor = Descriptor { addr: data.address().0, len: data.len(), flags, next };
+        let rest = Descriptor::rest(data.len(), flags, next);
         // SAFETY: the job's tokens are below `chains`, so line, descriptor and entry lie in the ring's memory, and the
         // chain is not with the device: its completion has come back.
         unsafe {
-            self.lines.add(chain).write_volatile(Line { kind, sector: work.lba, status: 0xff });
-            self.descriptors.add(usize::from(self.chains) + chain).write_volatile(descriptor);
+            let line = self.lines.add(chain);
+            (&raw mut (*line).kind).write_volatile(kind);
+            (&raw mut (*line).sector).write_volatile(work.lba);
+            (&raw mut (*line).status).write_volatile(0xff);
+            let descriptor = self.descriptors.add(usize::from(self.chains) + chain);
+            (&raw mut (*descriptor).addr).write_volatile(data.address().0);
+            (&raw mut (*descriptor).rest).write_volatile(rest);
             self.available.add(2 + usize::from(self.tail & (self.size - 1))).write_volatile(chain as u16);
         }
         self.tail = self.tail.wrapping_add(1);
-    }
-
-    /// Whether something can be reaped.
-    pub fn is_ready(&self) -> bool {
-        self.index(self.used).load(Ordering::Acquire) != self.head
     }
 }
 
 impl<D: Doorbell> Drive<Page> for Raw<D> {
     #[inline(always)]
-    fn submit(&mut self, work: impl Iterator<Item = Work<Page>>) -> Outcome {
+    fn submit(&mut self, work: &[Work<Page>]) -> Outcome {
         let old = self.tail;
         for work in work {
-            self.stage(&work);
+            self.stage(work);
         }
+        self.submitted += u64::from(self.tail.wrapping_sub(old));
         self.index(self.available).store(self.tail, Ordering::Release);
         // Partner: the device's fence between storing its event index and looking at ours.
         fence(Ordering::SeqCst);
@@ -182,5 +186,14 @@ impl<D: Doorbell> Drive<Page> for Raw<D> {
         // Partner: the device's fence between storing its index and looking at our event index.
         fence(Ordering::SeqCst);
         self.index(self.used).load(Ordering::Acquire).wrapping_sub(self.head) >= want.max(1)
+    }
+
+    fn statistics(&self) -> Statistics {
+        let chains = self.submitted;
+        Statistics { submitted: chains, completed: chains, notifications: self.notifications, ..Statistics::default() }
+    }
+
+    fn flush(&mut self) -> bool {
+        false
     }
 }

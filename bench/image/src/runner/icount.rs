@@ -1,0 +1,88 @@
+//! Instructions per I/O: fixed batches on one processor whose time-stamp counter counts instructions.
+//!
+//! *Submit* is bracketed from the batch standing ready in memory to the doorbell decision, *complete* from the read of
+//! the used index to the last completion handed back. Between the two the whole batch is awaited outside of any
+//! bracket. The empty bracket is subtracted. Several queues take turns, batch by batch.
+use super::buffers::Page;
+use super::drive::{Drive, Work};
+use crate::time::tsc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU16, Ordering};
+use workload::pattern::{Op, Pattern};
+use workload::report::Instructions;
+
+/// Batches before counting begins: caches and free lists settle.
+const WARM_UP: u64 = 32;
+/// Batches counted.
+const COUNTED: u64 = 256;
+
+/// A queue under count: its driver, and the device's used index as the bracket's owner sees it.
+pub struct Counted<D> {
+    pub drive: D,
+    /// Device address of the used ring; memory is mapped one to one.
+    pub used: u64,
+}
+
+impl<D> Counted<D> {
+    fn used_index(&self) -> u16 {
+        // SAFETY: the index of a used ring in memory that lives for good; the device writes it, so it is read as an
+        // atomic.
+        unsafe { AtomicU16::from_ptr((self.used + 2) as *mut u16) }.load(Ordering::Acquire)
+    }
+}
+
+/// Counts over all of `drives` in turn, batches of `batch`.
+pub fn count<D: Drive<Page>>(
+    queues: &mut [Counted<D>],
+    pattern: &mut Pattern,
+    batch: usize,
+    page: impl Fn(usize) -> Page,
+) -> Instructions {
+    let empty = (0..16).map(|_| bracket(|| ())).min().unwrap_or(0);
+    let (mut submitting, mut completing) = (0, 0);
+    let mut work: Vec<Work<Page>> = Vec::with_capacity(batch);
+    let turns = queues.len();
+    for round in 0..(WARM_UP + COUNTED) as usize * turns {
+        let queue = &mut queues[round % turns];
+        work.clear();
+        work.extend((0..batch).map(|place| {
+            let io = pattern.next().expect("an endless pattern");
+            let op = if io.op == Op::Trim { Op::Read } else { io.op };
+            Work { op, lba: io.lba, sectors: io.sectors(), token: place as u64, buffer: page(place) }
+        }));
+        let before = queue.used_index();
+        let submitted = bracket(|| submit(&mut queue.drive, &work));
+        while queue.used_index().wrapping_sub(before) < batch as u16 {
+            core::hint::spin_loop();
+        }
+        let mut sum = 0;
+        let completed = bracket(|| reap(&mut queue.drive, batch, &mut sum));
+        assert_eq!(sum, (batch * (batch + 1) / 2) as u64, "every request came back once, in success");
+        if round >= WARM_UP as usize * turns {
+            submitting += submitted - empty;
+            completing += completed - empty;
+        }
+    }
+    let ios = COUNTED * turns as u64 * batch as u64;
+    Instructions { submit_milli: submitting * 1000 / ios, complete_milli: completing * 1000 / ios }
+}
+
+/// What is charged to submission. A function of its own, so that it gets registers of its own, as in a real caller.
+#[inline(never)]
+fn submit<D: Drive<Page>>(drive: &mut D, work: &[Work<Page>]) {
+    drive.submit(work);
+}
+
+/// What is charged to completion.
+#[inline(never)]
+fn reap<D: Drive<Page>>(drive: &mut D, batch: usize, sum: &mut u64) {
+    drive.reap(batch, |token, success| *sum += token + u64::from(success));
+}
+
+/// Instructions that `f` takes, the bracket's own included.
+#[inline(always)]
+fn bracket<T>(f: impl FnOnce() -> T) -> u64 {
+    let before = tsc();
+    core::hint::black_box(f());
+    tsc() - before
+}

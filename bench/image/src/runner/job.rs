@@ -1,0 +1,192 @@
+//! One job's loop: keeps `iodepth` requests in flight, submits in batches, takes completions polled or by interrupt.
+//!
+//! fio's meaning of the batch sizes: a batch is submitted when that many requests have room; completions are awaited
+//! until the next batch has room, or at least `iodepth_batch_complete_min` came. Latency is from the submission of the
+//! batch to the moment its completion was taken, both read once per batch. It knows neither drivers nor devices:
+//! [`Drive`] and [`Waiter`] do, and [`Content`] fills and checks data.
+use super::drive::{Drive, Outcome, Work};
+use crate::time::now_ns;
+use alloc::vec;
+use alloc::vec::Vec;
+use workload::params::{Mode, Params};
+use workload::pattern::{Io, Pattern, Step, due_ns};
+use workload::report::Tally;
+
+/// How a job waits for an interrupt.
+pub trait Waiter {
+    /// Halts until the queue's interrupt came, acknowledges it, and counts it.
+    fn wait(&mut self);
+}
+
+/// What is in the buffers.
+pub trait Content<B> {
+    /// The next I/O that may be in flight beside those that are.
+    fn next(&mut self, pattern: &mut Pattern) -> Step;
+    /// The buffer of an I/O in `place`, filled if it writes.
+    fn buffer(&mut self, place: usize, io: &Io) -> B;
+    /// Ends an I/O; false if what was read is not what had been written.
+    fn end(&mut self, place: usize, io: &Io, success: bool) -> bool;
+}
+
+/// What a job does, apart from its driver.
+pub struct Plan {
+    pub depth: usize,
+    pub batch: usize,
+    pub complete_min: usize,
+    pub complete_max: usize,
+    pub mode: Mode,
+    pub rate: u64,
+    /// Submits until then.
+    pub runtime_ns: u64,
+}
+
+impl Plan {
+    pub fn new(params: &Params) -> Self {
+        Self {
+            depth: params.iodepth.into(),
+            batch: params.iodepth_batch_submit.into(),
+            complete_min: params.iodepth_batch_complete_min.into(),
+            complete_max: params.iodepth_batch_complete_max.into(),
+            mode: params.mode,
+            rate: params.rate_iops,
+            runtime_ns: if params.runtime_ms == 0 { u64::MAX } else { params.runtime_ms * 1_000_000 },
+        }
+    }
+}
+
+/// A job while it runs.
+pub struct Job<'j, B, D, C, W> {
+    pub plan: Plan,
+    pub pattern: Pattern,
+    pub drive: &'j mut D,
+    pub content: &'j mut C,
+    pub waiter: &'j mut W,
+    pub tally: &'j mut Tally,
+    flights: Flights<B>,
+}
+
+/// Places in and out of flight.
+struct Flights<B> {
+    /// Places with nobody.
+    free: Vec<u16>,
+    /// By place: the I/O in flight, and when it was submitted.
+    ios: Vec<Option<(Io, u64)>>,
+    /// Work of the batch being made.
+    work: Vec<Work<B>>,
+}
+
+/// What a job did besides its tally.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done {
+    pub started: u64,
+    pub ended: u64,
+    pub refused: u64,
+}
+
+impl<'j, B, D: Drive<B>, C: Content<B>, W: Waiter> Job<'j, B, D, C, W> {
+    pub fn new(
+        plan: Plan,
+        pattern: Pattern,
+        drive: &'j mut D,
+        content: &'j mut C,
+        waiter: &'j mut W,
+        tally: &'j mut Tally,
+    ) -> Self {
+        let free = (0..plan.depth as u16).rev().collect();
+        let flights = Flights { free, ios: vec![None; plan.depth], work: Vec::with_capacity(plan.batch) };
+        Self { plan, pattern, drive, content, waiter, tally, flights }
+    }
+
+    /// Runs until the pattern or the time ends, and everything submitted has come back.
+    pub fn run(mut self) -> Done {
+        let started = now_ns();
+        let end = started.saturating_add(self.plan.runtime_ns);
+        let (mut more, mut refused, mut submitted) = (true, 0, 0);
+        loop {
+            let now = now_ns();
+            more &= now < end;
+            if more && self.room() >= self.plan.batch && now - started >= due_ns(self.plan.rate, submitted) {
+                let made = self.make_batch(now);
+                more &= made != Made::Last;
+                submitted += self.flights.work.len() as u64;
+                refused += u64::from(self.submit().refused);
+            }
+            if self.in_flight() == 0 && !more {
+                return Done { started, ended: now_ns(), refused };
+            }
+            self.take(more);
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.flights.free.len()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.plan.depth - self.room()
+    }
+
+    /// Prepares up to a batch of work in memory.
+    fn make_batch(&mut self, now: u64) -> Made {
+        for _ in 0..self.plan.batch {
+            let io = match self.content.next(&mut self.pattern) {
+                Step::Io(io) => io,
+                Step::Wait => return Made::Some,
+                Step::End => return Made::Last,
+            };
+            let place = self.flights.free.pop().expect("room was checked");
+            let buffer = self.content.buffer(place.into(), &io);
+            self.flights.ios[usize::from(place)] = Some((io, now));
+            self.flights.work.push(Work { op: io.op, lba: io.lba, sectors: io.sectors(), token: place.into(), buffer });
+        }
+        Made::Some
+    }
+
+    /// Hands the prepared work over. There are as many places as slots, so that nothing can be refused for want of one;
+    /// if it is, the run fails.
+    fn submit(&mut self) -> Outcome {
+        let outcome = self.drive.submit(&self.flights.work);
+        self.flights.work.clear();
+        assert_eq!(outcome.full, 0, "the queue has fewer slots than requests in flight");
+        outcome
+    }
+
+    /// Takes completions: those that are there, or, when no batch has room, as many as one needs.
+    fn take(&mut self, more: bool) {
+        let lacking = if more { self.plan.batch.saturating_sub(self.room()) } else { self.in_flight() };
+        let want = lacking.max(self.plan.complete_min.min(self.in_flight()) * usize::from(lacking > 0));
+        let mut taken = self.reap();
+        while taken < want {
+            if self.plan.mode == Mode::Interrupt && !self.drive.arm((want - taken) as u16) {
+                self.waiter.wait();
+            }
+            taken += self.reap();
+        }
+    }
+
+    fn reap(&mut self) -> usize {
+        let now = core::cell::OnceCell::new();
+        let Self { drive, content, tally, flights, plan, .. } = self;
+        drive.reap(plan.complete_max, |token, success| {
+            let place = token as usize;
+            let (io, submitted) = flights.ios[place].take().expect("a completion of what is not in flight");
+            flights.free.push(token as u16);
+            let sound = content.end(place, &io, success);
+            tally.verify_errors += u64::from(!sound);
+            if success {
+                tally.record(io.op, io.bytes, *now.get_or_init(now_ns) - submitted);
+            } else {
+                tally.errors += 1;
+            }
+        })
+    }
+}
+
+/// What a batch came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// Some work; perhaps none, until something completes.
+    Some,
+    /// The pattern has ended.
+    Last,
+}

@@ -1,0 +1,61 @@
+//! The last writes of a verified run: every sector's generation, and the seal, so that the host can check the disk.
+use super::buffers::{Places, Scattered};
+use super::drive::{Drive, Work};
+use super::fleet::Returned;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use drv_virtio_block::geometry::Geometry;
+use workload::params::{Params, SECTOR};
+use workload::pattern::{Op, Region};
+use workload::verify::table::Layout;
+
+/// Table sectors written at once.
+const STRIDE: u64 = 64;
+
+/// Writes table and seal through the first job's drive.
+pub fn write<D: Drive<Scattered>>(
+    mut returned: Vec<Returned<D>>,
+    params: &Params,
+    disk: &Geometry,
+) -> Result<Vec<Returned<D>>, String> {
+    if disk.read_only || !params.rw.writes() {
+        return Ok(returned);
+    }
+    let layout = Layout::new(disk.capacity(), params.size / u64::from(SECTOR)).map_err(|e| e.to_string())?;
+    let mut words = Vec::new();
+    for (job, number) in returned.iter_mut().zip(0..) {
+        let region = Region::new(params, number, disk.capacity()).map_err(|e| e.to_string())?;
+        words.resize(region.first as usize, 0);
+        words.append(&mut job.words);
+    }
+    let drive = &mut returned.first_mut().ok_or("no job ran")?.drive;
+    let mut places = Places::new(1, STRIDE as usize * SECTOR as usize).ok_or("no memory for the table")?;
+    for index in (0..layout.table_sectors).step_by(STRIDE as usize) {
+        let sectors = STRIDE.min(layout.table_sectors - index) as u32;
+        let data = places.data(0, sectors * SECTOR);
+        layout.encode_table(&words, index, data).map_err(|e| e.to_string())?;
+        write_place(drive, &places, layout.table + index, sectors)?;
+    }
+    flush(drive)?;
+    layout.encode_seal(&words, places.data(0, SECTOR)).map_err(|e| e.to_string())?;
+    write_place(drive, &places, layout.seal(), 1)?;
+    flush(drive)?;
+    Ok(returned)
+}
+
+fn write_place<D: Drive<Scattered>>(drive: &mut D, places: &Places, lba: u64, sectors: u32) -> Result<(), String> {
+    let buffer = places.scattered(0, sectors * SECTOR, &[]);
+    let outcome = drive.submit(&[Work { op: Op::Write, lba, sectors, token: 0, buffer }]);
+    if outcome.full + outcome.refused > 0 {
+        return Err("the verification table was refused".to_string());
+    }
+    let mut written = None;
+    while written.is_none() {
+        drive.reap(1, |_, success| written = Some(success));
+    }
+    written.filter(|success| *success).map(|_| ()).ok_or_else(|| "the verification table was not written".to_string())
+}
+
+fn flush<D: Drive<Scattered>>(drive: &mut D) -> Result<(), String> {
+    if drive.flush() { Ok(()) } else { Err("the flush failed".to_string()) }
+}
