@@ -5,7 +5,8 @@
 //!
 //! ```
 //! use drv_virtio_block::geometry::Geometry;
-//! let disk = Geometry { block_size: 4096, ..Geometry::plain(1 << 21) };
+//! let mut disk = Geometry::plain(1 << 21);
+//! disk.block_size = 4096;
 //! assert_eq!(disk.capacity(), 1 << 21);
 //! ```
 use crate::spec::Features;

@@ -54,7 +54,7 @@ impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
 
     #[cfg(loom)]
     pub(crate) fn new(_: &DmaBlock<'m>, count: usize) -> Option<Self> {
-        let words = (0..count * STRIDE.div_ceil(8)).map(|_| loom::sync::atomic::AtomicU64::new(0)).collect();
+        let words = (0..count * Self::WORDS).map(|_| loom::sync::atomic::AtomicU64::new(0)).collect();
         Some(Self { mask: count - 1, first: 0, words, memory: std::marker::PhantomData })
     }
 }
@@ -72,6 +72,13 @@ impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
         #[cfg(loom)]
         return fits.then(|| Self { mask: count - 1, first: self.first + first, ..self.clone() });
     }
+}
+
+#[cfg(loom)]
+impl<const STRIDE: usize> Records<'_, STRIDE> {
+    /// Bytes that one loom atomic stands for: fields of a record are that far apart.
+    const GRAIN: usize = if STRIDE < 8 { 2 } else { 8 };
+    const WORDS: usize = STRIDE / Self::GRAIN;
 }
 
 #[cfg(loom)]
@@ -113,12 +120,13 @@ macro_rules! field {
 
         #[cfg(loom)]
         pub(crate) fn $load<const OFFSET: usize>(&self, index: usize) -> $int {
-            self.words[(self.first + (index & self.mask)) * STRIDE.div_ceil(8) + OFFSET / 8].load(Relaxed) as $int
+            self.words[(self.first + (index & self.mask)) * Self::WORDS + OFFSET / Self::GRAIN].load(Relaxed) as $int
         }
 
         #[cfg(loom)]
         pub(crate) fn $store<const OFFSET: usize>(&self, index: usize, value: $int) {
-            self.words[(self.first + (index & self.mask)) * STRIDE.div_ceil(8) + OFFSET / 8].store(value as u64, Relaxed);
+            self.words[(self.first + (index & self.mask)) * Self::WORDS + OFFSET / Self::GRAIN]
+                .store(value as u64, Relaxed);
         }
     };
 }

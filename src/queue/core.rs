@@ -8,7 +8,7 @@ use super::tables::LargeTables;
 use crate::dma::{Buffer, Segment};
 use crate::geometry::{Geometry, RangeLimits};
 use crate::request::{Completion, Operation, Refusal, Request, Ticket};
-use crate::ring::chain::{Chains, Head, INLINE};
+use crate::ring::chain::{Chains, Flow, Head, INLINE};
 use crate::ring::split::{SplitRing, UsedEntry};
 use crate::slot::{Answer, Bitmap, Lines, Record, State};
 use crate::spec::{ID_BYTES, SECTOR_SHIFT, request_status};
@@ -49,6 +49,12 @@ pub(crate) enum Shape {
     Oversize,
     /// Not at all: there is nothing to do for the device.
     Done,
+}
+
+/// Which way an operation's data flows: the lowest bit of the request type says so.
+#[inline(always)]
+fn flow_of(operation: Operation) -> Flow {
+    if operation as u8 & 1 == 0 { Flow::FromDevice } else { Flow::FromDriver }
 }
 
 /// What a slot's state says of its chain's head.
@@ -207,11 +213,11 @@ impl<B: Buffer> Core<'_, B> {
         phase: u32,
         flags: u32,
     ) -> (Head, Ticket) {
-        let writes = matches!(request.operation, Operation::Read);
+        let flow = flow_of(request.operation);
         let record = self.record(slot);
         self.lines.write(slot, request.operation, request.lba);
-        let head = self.chains.one(&self.ring, slot, self.lines.header(slot), data, writes);
-        record.set_word(if writes { data.len() } else { 0 });
+        let head = self.chains.one(&self.ring, slot, self.lines.header(slot), data, flow);
+        record.set_word(flow.writable(data.len()));
         // SAFETY: the slot is claimed by this thread (state 2), so nobody else touches its content.
         unsafe { record.content.with(|content| content.put(request.token, request.buffer)) };
         // A free slot's state has neither phase nor flags.
@@ -274,11 +280,14 @@ impl<B: Buffer> Core<'_, B> {
         Cursor::can_cut(segments, &self.limits).then_some(Shape::Oversize).ok_or(Refusal::Unaligned)
     }
 
+    /// Whether a request that found no table of the pool can be cut instead. If not, it waits for a table.
+    pub(crate) fn can_cut(&self, request: &Request<B>) -> bool {
+        let segments = request.buffer.as_ref().map_or(&[][..], Buffer::segments);
+        Cursor::can_cut(segments, &self.limits)
+    }
+
     fn shape_range(&self, request: &Request<B>, limits: Option<RangeLimits>) -> Result<Shape, Refusal> {
         let limits = limits.ok_or(Refusal::Unsupported)?;
-        if request.flag && !limits.may_unmap {
-            return Err(Refusal::Unsupported);
-        }
         if request.sectors == 0 {
             return Err(Refusal::Empty);
         }
@@ -297,7 +306,7 @@ impl<B: Buffer> Core<'_, B> {
     #[cold]
     pub(crate) fn stage(&self, slot: u16, request: Request<B>, phase: u32, flags: u32) -> Result<Head, Request<B>> {
         let operation = request.operation;
-        let writes = matches!(operation, Operation::Read | Operation::GetId);
+        let flow = flow_of(operation);
         let durable = operation == Operation::Write && request.flag && self.geometry.writeback;
         let mut flags = flags | if durable { State::FLUSH_FOLLOWS } else { 0 };
         let data = request.buffer.as_ref().map_or(&[][..], Buffer::segments);
@@ -308,14 +317,14 @@ impl<B: Buffer> Core<'_, B> {
                 self.stage_range(slot, operation, request.lba, request.sectors, request.flag)
             }
             _ if data.len() > self.limits.segments => {
-                let Some(head) = self.chain_large(slot, data, writes) else { return Err(request) };
+                let Some(head) = self.chain_large(slot, data, flow) else { return Err(request) };
                 flags |= State::LARGE_TABLE;
                 self.lines.write(slot, operation, request.lba);
                 head
             }
-            _ => self.chain_up(slot, operation, request.lba, data, writes),
+            _ => self.chain_up(slot, operation, request.lba, data),
         };
-        let writable = if writes { data.iter().map(|s| s.len()).sum() } else { 0 };
+        let writable = flow.writable(data.iter().map(|s| s.len()).sum());
         flags |= if request.buffer.is_some() { State::BUFFER } else { 0 };
         self.fill(slot, request.token, request.buffer, writable);
         self.enter(slot, phase, flags, head);
@@ -323,28 +332,29 @@ impl<B: Buffer> Core<'_, B> {
     }
 
     /// Writes header and chain for at most [`ChainLimits::segments`] segments.
-    pub(crate) fn chain_up(&self, slot: u16, operation: Operation, lba: u64, data: &[Segment], writes: bool) -> Head {
+    pub(crate) fn chain_up(&self, slot: u16, operation: Operation, lba: u64, data: &[Segment]) -> Head {
+        let flow = flow_of(operation);
         self.lines.write(slot, operation, lba);
         let header = self.lines.header(slot);
         match data {
             [] => self.chains.none(&self.ring, slot, header),
-            [one] => self.chains.one(&self.ring, slot, header, *one, writes),
-            _ => self.chains.inline(&self.ring, slot, header, data, writes),
+            [one] => self.chains.one(&self.ring, slot, header, *one, flow),
+            _ => self.chains.inline(&self.ring, slot, header, data, flow),
         }
     }
 
-    fn chain_large(&self, slot: u16, data: &[Segment], writes: bool) -> Option<Head> {
+    fn chain_large(&self, slot: u16, data: &[Segment], flow: Flow) -> Option<Head> {
         let tables = self.tables.as_ref()?;
         let table = tables.take(slot)?;
         let frame = (self.lines.header(slot), self.lines.status(slot));
-        Some(self.chains.large(&self.ring, &tables.pool, table, slot, frame, data, writes))
+        Some(self.chains.large(&self.ring, &tables.pool, table, slot, frame, data, flow))
     }
 
     /// Writes header, range and chain of a DISCARD or WRITE ZEROES.
     pub(crate) fn stage_range(&self, slot: u16, operation: Operation, lba: u64, sectors: u32, unmap: bool) -> Head {
         self.lines.write(slot, operation, 0);
         self.lines.write_range(slot, lba, sectors, unmap);
-        self.chains.one(&self.ring, slot, self.lines.header(slot), self.lines.range(slot), false)
+        self.chains.one(&self.ring, slot, self.lines.header(slot), self.lines.range(slot), Flow::FromDriver)
     }
 
     /// Stages a child of parent `parent`, or the FLUSH that follows a durable write, in a slot that its request

@@ -19,7 +19,7 @@
 //! // ... the device learns prepared.addresses() and is started ...
 //! let mut queue = prepared.owned(bell);
 //! let mut batch = queue.batch();
-//! batch.push(Request::read(Lba(0), page)).unwrap();
+//! assert!(batch.push(Request::read(Lba(0), page)).is_ok());
 //! batch.publish();
 //! queue.reap(32, |completion| assert!(completion.result.is_ok()));
 //! # }

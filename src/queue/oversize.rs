@@ -211,8 +211,8 @@ impl<B: Buffer> Core<'_, B> {
                     return None;
                 }
                 let lba = parent.take_sectors(u64::from(bytes >> SECTOR_SHIFT));
-                let writes = operation == Operation::Read;
-                (self.chain_up(slot, operation, lba, &data, writes), if writes { bytes } else { 0 })
+                let writable = if operation == Operation::Read { bytes } else { 0 };
+                (self.chain_up(slot, operation, lba, &data), writable)
             }
         };
         parent.outstanding += 1;
@@ -236,7 +236,7 @@ impl<B: Buffer> Core<'_, B> {
             return unsafe { self.follow_child(parent as u16, slot, answer, phase, State::owned_by(state.owner())) };
         }
         if state.has(State::FLUSH_FOLLOWS) && answer == Answer::OK {
-            let head = self.chain_up(slot, Operation::Flush, 0, &[], false);
+            let head = self.chain_up(slot, Operation::Flush, 0, &[]);
             self.stage_again(slot, head, 0, phase, State::owned_by(state.owner()) | State::BUFFER);
             return Next::Staged(head);
         }
@@ -267,7 +267,7 @@ impl<B: Buffer> Core<'_, B> {
             return Next::Released;
         }
         if flush_follows {
-            let head = self.chain_up(slot, Operation::Flush, 0, &[], false);
+            let head = self.chain_up(slot, Operation::Flush, 0, &[]);
             // SAFETY: as above.
             unsafe { self.parents.with(parent, |p| (p.flush_follows, p.outstanding) = (false, 1)) };
             self.stage_again(slot, head, 0, phase, flags | State::CHILD);

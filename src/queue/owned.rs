@@ -123,7 +123,13 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
         let Some(slot) = self.claim() else { return self.full(request) };
         let staged = match shape {
             Shape::Oversize => Err(request),
-            Shape::Chain => self.core().stage(slot, request, State::IN_FLIGHT, 0),
+            Shape::Chain => match self.core().stage(slot, request, State::IN_FLIGHT, 0) {
+                Err(request) if !self.core().can_cut(&request) => {
+                    self.unclaim(slot);
+                    return self.full(request);
+                }
+                staged => staged,
+            },
             Shape::Done => return Ok(self.park_done(slot, &request)),
         };
         match staged {
@@ -189,12 +195,9 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
         }
         // A copy, so that it stays in registers while records are written.
         let (core, mut consumer) = (&self.prepared.core, self.consumer);
-        let mut ready = consumer.known();
-        if ready == 0 {
-            ready = core.ring.look(&mut consumer);
-            if ready > self.consumer.outstanding(&self.producer) {
-                return self.break_with(Violation::IndexJump);
-            }
+        let ready = core.ring.look(&mut consumer);
+        if ready > self.consumer.outstanding(&self.producer) {
+            return self.break_with(Violation::IndexJump);
         }
         let ready = usize::from(ready).min(max);
         let mut freed = Freed { first: self.hand.first, bits: 0 };
@@ -272,13 +275,7 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     }
 
     /// Completes one settled slot; returns how many completions that handed out, 0 or 1.
-    fn finish(
-        &mut self,
-        slot: u16,
-        state: State,
-        answer: Answer,
-        sink: &mut impl FnMut(Completion<B>),
-    ) -> usize {
+    fn finish(&mut self, slot: u16, state: State, answer: Answer, sink: &mut impl FnMut(Completion<B>)) -> usize {
         // SAFETY: settled by this queue's only owner.
         let next = unsafe { self.core().follow(slot, state, answer, State::IN_FLIGHT) };
         if let Next::Staged(head) = next {

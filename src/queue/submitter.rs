@@ -108,11 +108,24 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     /// The reap holder's section: at most one ring long. Returns own completions handed out and whom to wake.
     fn drain(&mut self, sink: &mut impl FnMut(Completion<B>)) -> (usize, u64) {
         let queue = self.queue;
-        let mut drained = Drained { word: 0, freed: 0, parked: 0, handed: 0, woken: 0 };
+        let mut drained = Drained { word: 0, freed: 0, parked: 0, taken: 0, handed: 0, woken: 0 };
         queue.reaping.gate.answer();
+        let owner = State::owned_by(self.number);
         for _ in 0..self.ready() {
             // SAFETY: this thread holds the reap gate.
             let entry = unsafe { queue.reaping.consumer.with(|consumer| queue.core().ring.take(consumer)) };
+            drained.taken += 1;
+            if let Some((record, released)) = queue.core().settle_plain(entry, owner) {
+                // SAFETY: the device gave the slot's chain back, as `settle_plain` checked; its state says that both
+                // exist.
+                let (token, buffer) = unsafe { record.take_whole() };
+                record.set_state(released);
+                self.reach(&mut drained, entry.id as usize / 64);
+                drained.free(entry.id as u16);
+                drained.handed += 1;
+                sink(Completion { token, result: Ok(()), buffer: Some(buffer) });
+                continue;
+            }
             match queue.core().settle(entry) {
                 Ok((slot, state, answer)) => self.finish(slot, state, answer, &mut drained, sink),
                 Err(violation) => {
@@ -121,6 +134,7 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
                 }
             }
         }
+        queue.reaping.counters.completed.add(drained.taken);
         self.flush(&mut drained);
         (drained.handed, drained.woken)
     }
@@ -143,8 +157,16 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         if queue.reaping.broken.load(Ordering::Relaxed) == 0 { ready } else { 0 }
     }
 
-    /// Completes one settled slot, for whomever it belongs to.
+    /// The next slots are of this word.
     #[inline(always)]
+    fn reach(&mut self, drained: &mut Drained, word: usize) {
+        if word != drained.word {
+            self.flush(drained);
+            drained.word = word;
+        }
+    }
+
+    /// Completes one settled slot that is another submitter's, or was not answered in the common way.
     fn finish(
         &mut self,
         slot: u16,
@@ -153,12 +175,7 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         drained: &mut Drained,
         sink: &mut impl FnMut(Completion<B>),
     ) {
-        self.queue.reaping.counters.completed.add(1);
-        let word = usize::from(slot) / 64;
-        if word != drained.word {
-            self.flush(drained);
-            drained.word = word;
-        }
+        self.reach(drained, usize::from(slot) / 64);
         if state.has(State::SPECIAL) {
             return self.finish_special(slot, state, answer, drained, sink);
         }
@@ -266,6 +283,7 @@ struct Drained {
     word: usize,
     freed: u64,
     parked: u64,
+    taken: u64,
     handed: usize,
     woken: u64,
 }
@@ -354,7 +372,13 @@ impl<B: Buffer, D: Doorbell, W: Wake> SharedBatch<'_, '_, '_, B, D, W> {
         let Some(slot) = self.claim() else { return self.full(request) };
         let staged = match shape {
             Shape::Oversize => Err(request),
-            Shape::Chain => core.stage(slot, request, State::STAGED, owner),
+            Shape::Chain => match core.stage(slot, request, State::STAGED, owner) {
+                Err(request) if !core.can_cut(&request) => {
+                    self.reserved |= 1 << (slot % 64);
+                    return self.full(request);
+                }
+                staged => staged,
+            },
             Shape::Done => {
                 core.park(slot, request.token, None, Answer::OK, owner);
                 core.parked.put(self.word, 1 << (slot % 64));

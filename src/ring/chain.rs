@@ -17,7 +17,7 @@
 //! Specification: 2.7.5, 2.7.5.3 Indirect Descriptors, 2.7.4 Message Framing.
 use crate::dma::{DeviceAddress, DmaBlock, Segment};
 use crate::memory::Records;
-use crate::ring::split::{NEXT_SHIFT, SplitRing, descriptor_word, store_descriptor, store_words, write_flag};
+use crate::ring::split::{NEXT_SHIFT, SplitRing, descriptor_word, store_descriptor, store_words};
 use crate::spec::descriptor_flag::{INDIRECT, NEXT, WRITE};
 
 /// Data segments that a slot's own table holds.
@@ -35,6 +35,32 @@ pub(crate) enum Form {
     Indirect,
 }
 
+/// Which way a chain's data flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Flow {
+    /// The device writes it: a read.
+    FromDevice = 0,
+    /// The device reads it: a write.
+    FromDriver = 1,
+}
+
+impl Flow {
+    /// The data descriptors' flag.
+    pub(crate) const fn flag(self) -> u16 {
+        match self {
+            Self::FromDevice => WRITE,
+            Self::FromDriver => 0,
+        }
+    }
+
+    /// How many of `bytes` the device may write: all or none, without a branch.
+    #[inline(always)]
+    pub(crate) const fn writable(self, bytes: u32) -> u32 {
+        bytes & (self as u32).wrapping_sub(1)
+    }
+}
+
 /// A chain that was built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -50,7 +76,7 @@ pub(crate) struct Chains<'m> {
     tables: Option<Tables<'m>>,
     /// Direct: the group of data descriptors, entry `n` for slot `n`.
     data: Option<Records<'m, 16>>,
-    /// Direct: flags and `next` of slot 0's data descriptor, for a device that reads and one that writes. A slot's
+    /// Direct: flags and `next` of slot 0's data descriptor, by [`Flow`]. A slot's
     /// status is as far from slot 0's as the slot is, so that its own word is one addition away.
     words: [u64; 2],
 }
@@ -79,12 +105,7 @@ impl<'m> Chains<'m> {
 
     /// Chains for `slots` slots, with tables in `block` where INDIRECT was negotiated. `None`: the block is too small,
     /// or the form needs one.
-    pub(crate) fn new(
-        form: Form,
-        slots: u16,
-        ring: &SplitRing<'m>,
-        block: Option<&DmaBlock<'m>>,
-    ) -> Option<Self> {
+    pub(crate) fn new(form: Form, slots: u16, ring: &SplitRing<'m>, block: Option<&DmaBlock<'m>>) -> Option<Self> {
         let tables = match block {
             Some(block) => Some(Tables {
                 entries: Records::new(block, TABLE * (slots as usize).next_power_of_two())?,
@@ -98,8 +119,8 @@ impl<'m> Chains<'m> {
             Form::Direct => Some(ring.descriptors_from(slots, slots.next_power_of_two())?),
             Form::Indirect => None,
         };
-        let word = |writes| descriptor_word(0, NEXT | write_flag(writes), 2 * slots);
-        Some(Self { form, slots, tables, data, words: [word(false), word(true)] })
+        let word = |flow: Flow| descriptor_word(0, NEXT | flow.flag(), 2 * slots);
+        Some(Self { form, slots, tables, data, words: [word(Flow::FromDevice), word(Flow::FromDriver)] })
     }
 
     /// Writes what never changes of a slot: once, before the ring is used, and again after a reset.
@@ -134,13 +155,13 @@ impl<'m> Chains<'m> {
 
     /// A chain with one data segment.
     #[inline(always)]
-    pub(crate) fn one(&self, ring: &SplitRing<'_>, slot: u16, header: Segment, data: Segment, writes: bool) -> Head {
+    pub(crate) fn one(&self, ring: &SplitRing<'_>, slot: u16, header: Segment, data: Segment, flow: Flow) -> Head {
         if let Some(table) = &self.data {
-            let word = self.words[usize::from(writes)] + u64::from(data.len()) + (u64::from(slot) << NEXT_SHIFT);
+            let word = self.words[flow as usize] + u64::from(data.len()) + (u64::from(slot) << NEXT_SHIFT);
             store_words(table, slot.into(), data.address(), word);
             return Head { id: slot, other: false };
         }
-        self.inline(ring, slot, header, &[data], writes)
+        self.inline(ring, slot, header, &[data], flow)
     }
 
     /// A chain without data.
@@ -149,7 +170,7 @@ impl<'m> Chains<'m> {
             ring.describe(self.slots + slot, header, NEXT, 2 * self.slots + slot);
             return Head { id: self.slots + slot, other: true };
         }
-        self.inline(ring, slot, header, &[], false)
+        self.inline(ring, slot, header, &[], Flow::FromDriver)
     }
 
     /// A chain of at most [`INLINE`] segments through the slot's own table.
@@ -159,13 +180,13 @@ impl<'m> Chains<'m> {
         slot: u16,
         header: Segment,
         data: &[Segment],
-        writes: bool,
+        flow: Flow,
     ) -> Head {
         if let Some(tables) = &self.tables {
             tables.store(slot, 0, header, NEXT, if data.is_empty() { STATUS_ENTRY } else { 1 });
             for (at, segment) in (1u16..).zip(data) {
                 let next = if at as usize == data.len() { STATUS_ENTRY } else { at + 1 };
-                tables.store(slot, at, *segment, NEXT | write_flag(writes), next);
+                tables.store(slot, at, *segment, NEXT | flow.flag(), next);
             }
             if self.form == Form::Direct {
                 self.point_to_table(ring, slot);
@@ -184,10 +205,10 @@ impl<'m> Chains<'m> {
         slot: u16,
         frame: (Segment, Segment),
         data: &[Segment],
-        writes: bool,
+        flow: Flow,
     ) -> Head {
         let head = self.table_head(slot);
-        ring.describe(head.id, pool.write(table, frame, data, writes), INDIRECT, 0);
+        ring.describe(head.id, pool.write(table, frame, data, flow), INDIRECT, 0);
         head
     }
 
@@ -255,7 +276,7 @@ impl<'m> Pool<'m> {
     }
 
     /// Writes a whole chain into `table` and returns where the device finds it.
-    fn write(&self, table: u16, (header, status): (Segment, Segment), data: &[Segment], writes: bool) -> Segment {
+    fn write(&self, table: u16, (header, status): (Segment, Segment), data: &[Segment], flow: Flow) -> Segment {
         let first = table as usize * self.per_table;
         let entry = |at: usize, buffer, flags| {
             let next = if flags & NEXT == 0 { 0 } else { at as u16 + 1 };
@@ -263,7 +284,7 @@ impl<'m> Pool<'m> {
         };
         entry(0, header, NEXT);
         for (at, segment) in (1..).zip(data) {
-            entry(at, *segment, NEXT | write_flag(writes));
+            entry(at, *segment, NEXT | flow.flag());
         }
         entry(data.len() + 1, status, WRITE);
         Segment::new(self.base.offset(first as u64 * 16), (data.len() as u32 + 2) * 16)

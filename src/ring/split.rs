@@ -16,7 +16,7 @@ use crate::barrier;
 use crate::dma::{DeviceAddress, DmaBlock, Segment};
 use crate::memory::Records;
 use crate::ring::crossed;
-use crate::spec::{SUPPRESS, descriptor_flag};
+use crate::spec::SUPPRESS;
 
 /// Where the parts of a ring of `size` entries lie in its block.
 #[derive(Clone, Copy, Debug)]
@@ -133,17 +133,18 @@ pub(crate) struct SplitRing<'m> {
     size: u16,
     event_idx: bool,
     descriptors: Records<'m, 16>,
-    /// `flags`, `idx`: words 0 and 1 in front of the entries.
-    available_head: Records<'m, 2>,
+    /// `flags` and `idx`, in front of the entries.
+    available_head: Records<'m, 4>,
     available: Records<'m, 2>,
     used_event: Records<'m, 2>,
-    used_head: Records<'m, 2>,
+    used_head: Records<'m, 4>,
     used: Records<'m, 8>,
     avail_event: Records<'m, 2>,
 }
 
+/// Offsets in the head of either ring.
 const FLAGS: usize = 0;
-const INDEX: usize = 1;
+const INDEX: usize = 2;
 
 impl<'m> SplitRing<'m> {
     /// A ring over `block`, which must be zeroed; `None` if the block does not fit `layout`.
@@ -154,10 +155,10 @@ impl<'m> SplitRing<'m> {
             size: layout.size,
             event_idx,
             descriptors: Records::new(&part(0, 16 * n, 16)?, n)?,
-            available_head: Records::new(&part(layout.available, 4, 2)?, 2)?,
+            available_head: Records::new(&part(layout.available, 4, 4)?, 1)?,
             available: Records::new(&part(layout.available + 4, 2 * n, 2)?, n)?,
             used_event: Records::new(&part(layout.available + 4 + 2 * n, 2, 2)?, 1)?,
-            used_head: Records::new(&part(layout.used, 4, 4)?, 2)?,
+            used_head: Records::new(&part(layout.used, 4, 4)?, 1)?,
             used: Records::new(&part(layout.used + 4, 8 * n, 8)?, n)?,
             avail_event: Records::new(&part(layout.used + 4 + 8 * n, 2, 2)?, 1)?,
         })
@@ -187,7 +188,7 @@ impl<'m> SplitRing<'m> {
     pub(crate) fn publish(&self, producer: &mut Producer) -> Published {
         let range = Published { old: producer.published, new: producer.tail };
         barrier::entries_before_index();
-        self.available_head.store16::<0>(INDEX, producer.tail);
+        self.available_head.store16::<INDEX>(0, producer.tail);
         producer.published = producer.tail;
         range
     }
@@ -199,14 +200,14 @@ impl<'m> SplitRing<'m> {
         if self.event_idx {
             crossed(self.avail_event.load16::<0>(0), range.old, range.new)
         } else {
-            range.old != range.new && self.used_head.load16::<0>(FLAGS) & SUPPRESS == 0
+            range.old != range.new && self.used_head.load16::<FLAGS>(0) & SUPPRESS == 0
         }
     }
 
     /// Reads the used index and returns how many entries are there to take, however wrong the device may be about it.
     #[inline(always)]
     pub(crate) fn look(&self, consumer: &mut Consumer) -> u16 {
-        consumer.seen = self.used_head.load16::<0>(INDEX);
+        consumer.seen = self.used_head.load16::<INDEX>(0);
         barrier::index_before_used_entries();
         consumer.known()
     }
@@ -225,7 +226,7 @@ impl<'m> SplitRing<'m> {
         if self.event_idx {
             self.used_event.store16::<0>(0, consumer.head.wrapping_add(want).wrapping_sub(1));
         } else {
-            self.available_head.store16::<0>(FLAGS, 0);
+            self.available_head.store16::<FLAGS>(0, 0);
         }
         barrier::event_before_last_look();
         self.look(consumer) >= if self.event_idx { want } else { 1 }
@@ -235,7 +236,7 @@ impl<'m> SplitRing<'m> {
     /// 65536 entries; a spurious interrupt is harmless (2.7.7.1), a store per drain is not free.
     pub(crate) fn disarm(&self) {
         if !self.event_idx {
-            self.available_head.store16::<0>(FLAGS, SUPPRESS);
+            self.available_head.store16::<FLAGS>(0, SUPPRESS);
         }
     }
 
@@ -259,8 +260,8 @@ impl<'m> SplitRing<'m> {
             self.used.store64::<0>(i, 0);
         }
         for head in [&self.available_head, &self.used_head] {
-            head.store16::<0>(FLAGS, 0);
-            head.store16::<0>(INDEX, 0);
+            head.store16::<FLAGS>(0, 0);
+            head.store16::<INDEX>(0, 0);
         }
         self.used_event.store16::<0>(0, 0);
         self.avail_event.store16::<0>(0, 0);
@@ -287,10 +288,4 @@ pub(crate) fn store_words(table: &Records<'_, 16>, index: usize, address: Device
 #[inline(always)]
 pub(crate) fn store_descriptor(table: &Records<'_, 16>, index: usize, buffer: Segment, flags: u16, next: u16) {
     store_words(table, index, buffer.address(), descriptor_word(buffer.len(), flags, next));
-}
-
-/// A descriptor flag for the device's side of the transfer.
-#[inline(always)]
-pub(crate) const fn write_flag(device_writes: bool) -> u16 {
-    if device_writes { descriptor_flag::WRITE } else { 0 }
 }

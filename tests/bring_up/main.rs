@@ -4,7 +4,7 @@ mod fake;
 use Access::{Accept, Config, ConfigVector, Enable, Program, QueueVector, SetConfig, Status};
 use drv_virtio_block::device::{BringUpError, Cache, ConfigChange, ConfigError, Offline, Wishes};
 use drv_virtio_block::dma::DeviceAddress;
-use drv_virtio_block::geometry::RangeLimits;
+use drv_virtio_block::geometry::{Geometry, RangeLimits};
 use drv_virtio_block::interrupt::{CompletionMode, Limit, Rung};
 use drv_virtio_block::spec::{Features, NO_VECTOR, config, feature, status};
 use drv_virtio_block::transport::{Doorbell, QueueId, RingAddresses, TransportError};
@@ -293,6 +293,22 @@ fn range_operations_have_the_limits_of_their_own_fields() {
     let facts = device.geometry();
     assert_eq!(facts.discard, Some(RangeLimits { max_sectors: 100, alignment: 8, may_unmap: false }));
     assert_eq!(facts.write_zeroes, Some(RangeLimits { max_sectors: 200, alignment: 1, may_unmap: true }));
+}
+
+#[test]
+fn a_discard_alignment_of_zero_allows_every_sector() {
+    let mut place = None;
+    let device = negotiate(&device(), &wishes(), &mut place).unwrap();
+    assert_eq!(device.geometry().discard.unwrap().alignment, 1);
+}
+
+#[test]
+fn facts_of_an_earlier_device_are_replaced_and_kept_if_negotiation_fails() {
+    let mut place = Some(Geometry::plain(5));
+    let broken = little(|r| r.sizes[0] = 3);
+    assert!(negotiate(&broken, &wishes(), &mut place).is_err());
+    assert_eq!(place.as_ref().map(Geometry::capacity), Some(5));
+    assert_eq!(negotiate(&device(), &wishes(), &mut place).unwrap().geometry().capacity(), 8 << 20);
 }
 
 #[test]
@@ -726,9 +742,9 @@ fn a_device_is_brought_back_over_the_same_facts() {
     let stopped = running.reset(&Clock::default()).unwrap();
     fake.registers().set_capacity(99);
     let again = stopped.negotiate(&Clock::default(), &wishes(), &grants(5)).unwrap();
+    assert_eq!(facts.capacity(), 99);
     let running = program_all(again).unwrap().start().unwrap();
     assert!(std::ptr::eq(running.geometry(), facts));
-    assert_eq!(facts.capacity(), 99);
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(super) struct Wish {
     pub(super) event: u16,
     /// `used.flags` says no (without EVENT_IDX).
     pub(super) suppressed: bool,
+    /// Bits that the device sets in `used.flags` on top, to see whether a driver minds.
+    pub(super) noise: u16,
     /// How many different wishes for a doorbell there were.
     pub(super) asked: u64,
     /// The entry that was asked for last.
@@ -56,22 +58,23 @@ pub(super) struct Wish {
 
 impl Wish {
     pub(super) fn new(policy: NotifyPolicy) -> Self {
-        let (asked, owed) = (0, 0);
         Self {
             policy,
             event_idx: false,
             event: 0,
             suppressed: false,
-            asked,
+            noise: 0,
+            asked: 0,
             standing: None,
-            owed,
+            owed: 0,
             owed_before_reset: 0,
         }
     }
 
     /// The wish of a device after reset; what was counted stays.
     pub(super) fn reset(&self) -> Self {
-        Self { asked: self.asked, owed: self.owed, owed_before_reset: self.owed, ..Self::new(self.policy) }
+        let Self { policy, noise, asked, owed, .. } = *self;
+        Self { noise, asked, owed, owed_before_reset: owed, ..Self::new(policy) }
     }
 
     /// Notes that the driver published the entries from `old` to `new` while this wish stood.
@@ -90,8 +93,8 @@ impl Wish {
             NotifyPolicy::EveryNth(n) => n.max(1) - 1,
             _ => 0,
         };
-        // The entry before the next one is past: it comes again only after all the others.
-        let event = if quiet { next.wrapping_sub(1) } else { next.wrapping_add(ahead) };
+        // Half way round: neither in what a driver may publish next nor in what one that races is publishing now.
+        let event = if quiet { next.wrapping_add(0x8000) } else { next.wrapping_add(ahead) };
         if !quiet && self.standing != Some(event) {
             self.asked += 1;
             self.standing = Some(event);

@@ -109,6 +109,11 @@ impl FakeDevice {
         });
     }
 
+    /// Sets bits in `used.flags` from the next wish on: what a driver ignores with EVENT_IDX, and beyond bit 0 without.
+    pub(crate) fn set_used_flags_noise(&self, queue: u16, noise: u16) {
+        self.with(|inner| inner.ring(queue).wish.noise = noise);
+    }
+
     /// Asks for no doorbells until the next [`Self::rearm`] or (other policies than `SuppressWhileBusy`) `take`.
     pub(crate) fn suppress(&self, queue: u16) {
         self.with(|inner| inner.wish(queue, true));

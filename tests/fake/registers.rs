@@ -25,12 +25,22 @@ pub(super) enum Reset {
     Pending(Option<u32>),
 }
 
+/// The reset that initialisation begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FirstReset {
+    /// The driver has not asked for one since power-on.
+    Missing,
+    /// It has asked, and not read a status of 0 since.
+    Asked,
+    /// It has waited until the status read 0.
+    Awaited,
+}
+
 /// The device-wide registers.
 pub(super) struct Registers {
     pub(super) status: u8,
     pub(super) reset: Reset,
-    /// The driver has read a status of 0 since it asked for a reset; false after power-on.
-    pub(super) reset_seen: bool,
+    pub(super) first_reset: FirstReset,
     pub(super) offered: u64,
     pub(super) accepted: u64,
     pub(super) features_ok_unread: bool,
@@ -56,7 +66,7 @@ impl Registers {
         Self {
             status: 0,
             reset: Reset::Done,
-            reset_seen: false,
+            first_reset: FirstReset::Missing,
             offered: config.features,
             accepted: 0,
             features_ok_unread: false,

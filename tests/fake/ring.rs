@@ -195,7 +195,7 @@ impl Ring {
         let flags = if self.wish.suppressed && !self.wish.event_idx { SUPPRESS } else { 0 };
         let event = if self.wish.event_idx { self.wish.event } else { 0x5a5a };
         let base = self.registers.parts[2];
-        memory.store16(base, flags, Ordering::Relaxed).expect(CHECKED);
+        memory.store16(base, flags | self.wish.noise, Ordering::Relaxed).expect(CHECKED);
         memory.store16(base + 4 + 8 * u64::from(self.size()), event, Ordering::Relaxed).expect(CHECKED);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Specification: 2.1 Device Status Field, 2.2.1 Driver requirements: feature bits, 2.4 Device Reset, 3.1.1 Driver
 //! requirements: device initialization.
-use super::registers::{Reset, ResetBehaviour};
+use super::registers::{FirstReset, Reset, ResetBehaviour};
 use super::wire::{NO_VECTOR, features, status};
 use super::{DriverFault, Inner};
 
@@ -19,7 +19,9 @@ impl Inner {
             }
         }
         let registers = &mut self.registers;
-        registers.reset_seen |= registers.status == 0;
+        if registers.status == 0 && registers.first_reset == FirstReset::Asked {
+            registers.first_reset = FirstReset::Awaited;
+        }
         registers.features_ok_unread = false;
         registers.status
     }
@@ -29,7 +31,7 @@ impl Inner {
             return self.begin_reset();
         }
         self.registers.space.next_step();
-        if !self.registers.reset_seen {
+        if self.registers.first_reset != FirstReset::Awaited {
             self.fault(DriverFault::ResetNotAwaited);
         }
         let old = self.registers.status;
@@ -121,7 +123,7 @@ impl Inner {
     }
 
     fn begin_reset(&mut self) {
-        self.registers.reset_seen = false;
+        self.registers.first_reset = FirstReset::Asked;
         match self.registers.knobs.on_reset {
             ResetBehaviour::AtOnce => self.finish_reset(),
             ResetBehaviour::AfterReads(reads) => self.registers.reset = Reset::Pending(Some(reads)),

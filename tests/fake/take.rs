@@ -4,9 +4,11 @@
 use super::chain::{Chain, Piece};
 use super::event::NotifyPolicy;
 use super::overlap::Conflict;
+use super::request::BlockRequest;
 use super::ring::{Flight, Taken};
 use super::wire::features;
 use super::{DriverFault, FakeDevice, Inner};
+use std::sync::Arc;
 
 impl Inner {
     /// Looks at the available index and notes what was published since the last look.
@@ -16,7 +18,7 @@ impl Inner {
             return;
         }
         let event_idx = self.registers.negotiated(features::EVENT_IDX);
-        let (now, memory) = (self.disk.now(), std::sync::Arc::clone(&self.memory));
+        let (now, memory) = (self.disk.now(), Arc::clone(&self.memory));
         let ring = self.ring(queue);
         if !ring.enabled() || ring.broken || !ring.scribbles.is_empty() {
             return;
@@ -55,7 +57,7 @@ impl Inner {
         self.observe(queue);
         let mut taken = Vec::new();
         while taken.len() < most && self.ring(queue).waiting() > 0 {
-            let memory = std::sync::Arc::clone(&self.memory);
+            let memory = Arc::clone(&self.memory);
             let ring = self.ring(queue);
             let head = ring.avail_entry(&memory, ring.next_avail);
             let sent = ring.sent.pop_front().expect("one for each entry that waits");
@@ -95,7 +97,7 @@ impl Inner {
         Some(taken)
     }
 
-    fn understand(&mut self, queue: u16, head: u16, chain: &Chain) -> Option<super::request::BlockRequest> {
+    fn understand(&mut self, queue: u16, head: u16, chain: &Chain) -> Option<BlockRequest> {
         let mut faults = Vec::new();
         let request = self.parse(chain, &mut faults);
         self.new_faults.extend(faults.into_iter().map(|why| DriverFault::Request { queue, head, why }));

@@ -10,7 +10,7 @@ use std::fs::OpenOptions;
 use std::time::Duration;
 
 /// How long KVM may take to show that it works.
-const TRIAL: Duration = Duration::from_secs(4);
+const TRIAL: Duration = Duration::from_secs(3);
 
 /// `auto`, `kvm` or `tcg`; `auto` boots the self-test on `bed` under KVM to find out.
 pub(crate) fn choose(word: &str, bed: &Bed) -> Result<Accel> {

@@ -12,12 +12,19 @@ pub(crate) const TAIL: usize = 20;
 pub(crate) struct Failure {
     what: String,
     tail: Vec<String>,
+    crash: bool,
 }
 
 impl Failure {
     /// `what` happened; `tail` is what was last seen.
     pub(crate) fn new(what: impl Into<String>, tail: Vec<String>) -> Self {
-        Self { what: what.into(), tail }
+        Self { what: what.into(), tail, crash: false }
+    }
+
+    /// The same, by a program that ran into a fault of its own.
+    #[must_use]
+    pub(crate) fn crashed(self, crash: bool) -> Self {
+        Self { crash, ..self }
     }
 }
 
@@ -38,6 +45,11 @@ pub(crate) fn line(error: &anyhow::Error) -> String {
 /// The output that belongs to the error, if it has any.
 pub(crate) fn tail(error: &anyhow::Error) -> &[String] {
     error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(&[], |failure| &failure.tail)
+}
+
+/// Whether a program ran into a fault of its own.
+pub(crate) fn is_crash(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<Failure>().is_some_and(|failure| failure.crash))
 }
 
 /// Prints the error and its tail on standard error.

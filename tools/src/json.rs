@@ -76,14 +76,14 @@ fn options(params: &Params) -> Map<String, Value> {
     let text = params.to_string();
     let pairs = text.split(' ').filter_map(|word| word.split_once('='));
     let mut options: Map<String, Value> = pairs.map(|(key, value)| (key.to_owned(), json!(value))).collect();
-    if let (1, Some(size)) = (params.bssplit.len(), options.remove("bssplit")) {
+    if let (1, Some(size)) = (params.bssplit.len(), options.shift_remove("bssplit")) {
         options.insert("bs".into(), size);
     } else {
         let largest = params.largest_block();
         options.insert("bs".into(), json!(largest.to_string()));
         options.insert("bssplit".into(), json!(text_of(&text, "bssplit")));
     }
-    if let Some(Value::String(runtime)) = options.remove("runtime_ms") {
+    if let Some(Value::String(runtime)) = options.shift_remove("runtime_ms") {
         options.insert("runtime".into(), json!(format!("{runtime}ms")));
     }
     options

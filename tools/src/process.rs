@@ -10,7 +10,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpid, getppid};
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -62,6 +62,11 @@ impl Guarded {
             self.ended = self.child.try_wait()?;
         }
         Ok(self.ended)
+    }
+
+    /// Ended by a segmentation fault, as far as is known.
+    pub(crate) fn crashed(&self) -> bool {
+        self.ended.is_some_and(|status| status.signal() == Some(Signal::SIGSEGV as i32))
     }
 
     /// Waits until `deadline`; `None` if it still runs then.

@@ -38,7 +38,10 @@ fn row(cell: &Cell) -> Vec<String> {
     vec![
         name,
         thousands(figures.iops),
-        format!("±{:.0} %", (high - low) / 2.0 / figures.iops.max(1.0) * 100.0),
+        match cell.chosen().len() {
+            0 | 1 => blank(),
+            _ => format!("±{:.0} %", (high - low) / 2.0 / figures.iops.max(1.0) * 100.0),
+        },
         format!("{:.0}", figures.bytes_per_second / f64::from(1 << 20)),
         format!("{:.1}", figures.p50_ns / 1e3),
         format!("{:.1}", figures.p99_ns / 1e3),

@@ -32,14 +32,27 @@ pub(crate) fn prepare(disk: &Disk) -> Result<()> {
     if all_zeros(&mut file).with_context(|| format!("reading {shown}"))? {
         return Ok(());
     }
-    let sealed = table_of(disk, &file, |_| ()).is_ok();
+    let sealed = table_of(disk, &file, |_| ()).is_ok_and(|found| found.faults == 0);
     if !sealed || !path.is_file() {
         bail!(
             "{shown} holds data and verify starts from zeros: use a new file (truncate -s {} NAME) or clear this one",
             disk.bytes()
         );
     }
-    file.set_len(0).and_then(|()| file.set_len(disk.bytes())).with_context(|| format!("clearing {shown}"))
+    clear(&file, disk)
+}
+
+/// Before a run that left the disk in the middle is repeated: zeros again, as [`prepare`] had found or made them.
+pub(crate) fn restart(job: &Job) -> Result<()> {
+    match job.machine.disk.path() {
+        Some(path) if wanted(job) && path.is_file() => clear(&open(path, true)?, &job.machine.disk),
+        Some(path) if wanted(job) => bail!("{} is no longer all zeros: clear it and run again", path.display()),
+        _ => Ok(()),
+    }
+}
+
+fn clear(file: &File, disk: &Disk) -> Result<()> {
+    file.set_len(0).and_then(|()| file.set_len(disk.bytes())).context("clearing the disk")
 }
 
 /// Reads the whole disk again and checks every sector.
@@ -124,9 +137,12 @@ mod tests {
     #[test]
     fn a_file_of_an_earlier_run_is_cleared_and_anybody_elses_data_is_not() {
         let (_folder, disk) = sealed();
+        let file = open(disk.path().unwrap(), true).unwrap();
+        file.write_all_at(b"precious", 512).unwrap();
+        assert!(prepare(&disk).is_err(), "sealed, and changed since");
+        file.write_all_at(&[0; 8], 512).unwrap();
         prepare(&disk).unwrap();
         assert!(all_zeros(&mut open(disk.path().unwrap(), false).unwrap()).unwrap());
-        let file = open(disk.path().unwrap(), true).unwrap();
         file.write_all_at(b"precious", 512).unwrap();
         assert!(prepare(&disk).unwrap_err().to_string().contains("holds data"));
         let mut kept = [0; 8];

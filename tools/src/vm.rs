@@ -188,7 +188,8 @@ impl Vm {
     pub(crate) fn failure(&self, what: &str) -> anyhow::Error {
         let last = self.complaints.back().map(|line| format!(": {line}")).unwrap_or_default();
         let tail = if self.serial.is_empty() { &self.complaints } else { &self.serial };
-        Failure::new(format!("{what}{last}"), tail.iter().cloned().collect()).into()
+        let failure = Failure::new(format!("{what}{last}"), tail.iter().cloned().collect());
+        failure.crashed(self.process.crashed()).into()
     }
 
     /// The first remembered serial line that starts with `prefix`, and the one after it: panics take two.

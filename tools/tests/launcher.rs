@@ -100,6 +100,17 @@ fn a_qemu_that_dies_in_the_middle_is_an_error_with_the_last_output() {
 }
 
 #[test]
+fn a_qemu_that_crashes_by_itself_is_started_again_and_it_is_said_so() {
+    let stub = Stub::new("echo boot >> $0.boots; kill -SEGV $$");
+    let ran = finish(stub.bench(&["--number_ios=10"]));
+    assert!(!ran.ok);
+    assert_eq!(ran.error.matches("note: bench: QEMU ended (signal: 11").count(), 2, "{}", ran.error);
+    assert!(ran.error.contains("error: job bench: QEMU ended (signal: 11"), "{}", ran.error);
+    let boots = std::fs::read_to_string(stub.path().join("qemu.boots")).unwrap();
+    assert_eq!(boots.lines().count(), 3);
+}
+
+#[test]
 fn each_way_a_guest_ends_has_its_name() {
     for (status, words) in [
         (37, ["panicked", "panic on cpu0: broken"]),

@@ -89,12 +89,24 @@ fn suppression_ends_with_a_look_that_finds_what_came_meanwhile() {
     let device = ring.device.clone();
     device.set_notify_policy(0, NotifyPolicy::SuppressWhileBusy);
     device.suppress(0);
+    assert_eq!(ring.used_flags(), 0, "with EVENT_IDX the flags stay 0");
     let ((), seen) = device.watch_publish(0, || ring.submit(0, 0, 0, 512));
     assert_eq!(seen.due, 0);
     assert!(device.rearm(0));
     assert_eq!(device.process_all(0), 1);
     assert!(!device.rearm(0));
     assert_eq!(ring.avail_event(), 1);
+}
+
+#[test]
+fn noise_in_the_used_flags_does_not_change_what_is_due() {
+    let mut ring = HandRing::plain();
+    let device = ring.device.clone();
+    device.set_used_flags_noise(0, 1);
+    device.rearm(0);
+    assert_eq!(ring.used_flags(), 1);
+    let ((), seen) = device.watch_publish(0, || ring.submit(0, 0, 0, 512));
+    assert_eq!(seen.due, 1);
 }
 
 #[test]

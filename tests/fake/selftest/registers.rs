@@ -42,11 +42,16 @@ fn initialisation_in_order_is_no_fault() {
 #[test]
 fn initialisation_begins_with_a_reset_that_is_awaited() {
     let device = device(Config::default());
+    assert_eq!(device.status(), 0);
     device.set_status(status::ACKNOWLEDGE);
-    assert_eq!(only_fault(&device), DriverFault::ResetNotAwaited);
+    assert_eq!(only_fault(&device), DriverFault::ResetNotAwaited, "to read 0 is not to reset");
     device.set_status(0);
     device.set_status(status::ACKNOWLEDGE);
     assert_eq!(only_fault(&device), DriverFault::ResetNotAwaited, "the status was not read");
+    let live = HandRing::plain().device;
+    live.set_status(0);
+    live.set_status(status::ACKNOWLEDGE);
+    assert_eq!(only_fault(&live), DriverFault::ResetNotAwaited, "nor after the first time");
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn a_capacity_that_changes_between_its_halves_is_noticed_by_generation() {
     let device = negotiated(Config { capacity_sectors: 0xffff_ffff, ..Config::default() }, ALL);
     device.tear_capacity(&[1 << 32, (1 << 32) + 1, 3 << 32]);
     assert_eq!(capacity(&device), 3 << 32);
+    device.go_live();
     device.assert_no_faults();
 }
 

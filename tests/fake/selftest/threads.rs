@@ -75,21 +75,19 @@ fn two_queues_are_served_by_two_threads() {
 #[test]
 fn a_doorbell_that_was_due_and_did_not_come_is_found_out() {
     let mut ring = HandRing::plain();
-    let wake = Wake::Doorbell(Duration::from_millis(20));
+    let wake = Wake::Doorbell(Duration::from_millis(5));
     let thread = ring.device.serve(Serve { wake, ..Serve::default() });
-    while ring.device.notifications_asked(0) == 0 {
-        std::thread::yield_now();
-    }
-    std::thread::sleep(Duration::from_millis(10));
-    ring.submit(0, 0, 0, 512);
+    // A thread that happens to be awake finds an entry without fault; it is not awake every time.
     let until = Instant::now() + PATIENCE;
-    while ring.reap().is_empty() && Instant::now() < until {
-        std::thread::yield_now();
+    while ring.device.faults().is_empty() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+        ring.submit(0, 0, 0, 512);
+        while ring.reap().is_empty() && Instant::now() < until {
+            std::thread::yield_now();
+        }
     }
     thread.stop();
-    // The thread may have been awake when the entry came; what it found then is no fault.
-    let faults = ring.device.take_faults();
-    assert!(faults.is_empty() || faults == [DriverFault::DoorbellLost { queue: 0 }], "{faults:?}");
+    assert_eq!(ring.device.take_faults()[0], DriverFault::DoorbellLost { queue: 0 });
     assert_ne!(ring.device.notifications(0), ring.device.expected_notifications(0), "and it shows in the count");
 }
 

@@ -32,7 +32,7 @@ impl<B: Copy + DeviceReadable + DeviceWritable> Work<B> {
 
 /// A driver, as a job sees it.
 pub trait Drive<B> {
-    /// Submits the work and publishes it with one doorbell decision. What finds no room is counted and dropped.
+    /// Submits the work up to the first that finds no room, and publishes it with one doorbell decision.
     fn submit(&mut self, work: &[Work<B>]) -> Outcome;
 
     /// Hands at most about `max` completions (token, success) to `done` and returns how many.
@@ -51,34 +51,32 @@ pub trait Drive<B> {
 /// What became of a submission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Requests that found no room: the token of the first, and how many.
-    pub full: u32,
-    /// Requests that were refused for good.
-    pub refused: u32,
+    /// How much of the work was taken, from the front: the rest found no room and is to be submitted again.
+    pub taken: usize,
+    /// The token of the last request that was refused for good.
+    pub refused: Option<u64>,
 }
 
-impl Outcome {
-    #[cold]
-    fn note(&mut self, why: Refusal) {
-        match why {
-            Refusal::Full => self.full += 1,
-            _ => self.refused += 1,
-        }
+/// What a refusal of the `at`th piece of work comes to; a batch that is dropped is published.
+#[cold]
+fn not_taken(at: usize, token: u64, why: Refusal) -> Outcome {
+    match why {
+        Refusal::Full => Outcome { taken: at, refused: None },
+        _ => Outcome { taken: at + 1, refused: Some(token) },
     }
 }
 
 impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for OwnedQueue<'_, B, D> {
     #[inline(always)]
     fn submit(&mut self, work: &[Work<B>]) -> Outcome {
-        let mut outcome = Outcome::default();
         let mut batch = self.batch();
-        for work in work {
-            if let Err(refused) = batch.push(work.request()) {
-                outcome.note(refused.why);
+        for (at, one) in work.iter().enumerate() {
+            if let Err(refused) = batch.push(one.request()) {
+                return not_taken(at, one.token, refused.why);
             }
         }
         batch.publish();
-        outcome
+        Outcome { taken: work.len(), refused: None }
     }
 
     #[inline(always)]
@@ -102,15 +100,14 @@ impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for OwnedQ
 impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell, W: Wake> Drive<B> for Submitter<'_, '_, B, D, W> {
     #[inline(always)]
     fn submit(&mut self, work: &[Work<B>]) -> Outcome {
-        let mut outcome = Outcome::default();
         let mut batch = self.batch(work.len() as u32);
-        for work in work {
-            if let Err(refused) = batch.push(work.request()) {
-                outcome.note(refused.why);
+        for (at, one) in work.iter().enumerate() {
+            if let Err(refused) = batch.push(one.request()) {
+                return not_taken(at, one.token, refused.why);
             }
         }
         batch.publish();
-        outcome
+        Outcome { taken: work.len(), refused: None }
     }
 
     #[inline(always)]

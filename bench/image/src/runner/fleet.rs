@@ -4,6 +4,7 @@
 //! one interrupt (fewer vectors than queues, or many submitters on one queue) the boot processor plays irqd: it takes
 //! the interrupt and rings the doorbell of every job. Nobody polls for an interrupt.
 use super::job::{Done, Waiter};
+use super::rig::Rig;
 use crate::cpu::{self, CpuId};
 use crate::irq::{self, Doorbell, NEVER};
 use alloc::boxed::Box;
@@ -21,8 +22,10 @@ pub struct Crew {
     pub places: Vec<CpuId>,
     /// Several jobs hang on one interrupt.
     pub forwarded: bool,
-    /// Queues are used through the many-submitters path.
-    pub shared: bool,
+    /// Queues are used through the many-submitters path, as asked.
+    shared: bool,
+    /// A queue must not be shared, as asked.
+    exclusive: bool,
     /// Queues wished for.
     pub queues: u16,
 }
@@ -33,9 +36,6 @@ impl Crew {
         let jobs = if params.icount { 1 } else { usize::from(params.numjobs) };
         let queues = if params.queues == 0 { params.numjobs } else { params.queues };
         let shared = params.submit == Submit::Shared || usize::from(queues) < jobs;
-        if shared && params.submit == Submit::Owner {
-            return Err(format!("{jobs} jobs cannot own {queues} queues: lower numjobs or drop submit=owner"));
-        }
         // The configuration has a vector of its own while there are enough.
         let enough = usize::from(params.vectors) > usize::from(queues);
         let forwarded = params.mode == Mode::Interrupt && jobs > 1 && (shared || !enough);
@@ -44,7 +44,17 @@ impl Crew {
             return Err(format!("{jobs} jobs need {} vcpus here, there are {cpus}", first + jobs));
         }
         let places = cpu::online().skip(first).take(jobs).collect();
-        Ok(Self { places, forwarded, shared, queues })
+        let exclusive = params.submit == Submit::Owner;
+        Ok(Self { places, forwarded, shared, exclusive, queues })
+    }
+
+    /// Whether queues are shared, now that it is known how many there are.
+    pub fn shares<M>(&self, rig: &Rig<M>) -> Result<bool, String> {
+        let (jobs, queues) = (self.places.len(), usize::from(rig.device.reached().queues));
+        if self.exclusive && queues < jobs {
+            return Err(format!("{jobs} jobs cannot own {queues} queues: lower numjobs or drop submit=owner"));
+        }
+        Ok(self.shared || queues < jobs)
     }
 
     /// The processor that the interrupt of queue `queue` goes to.

@@ -4,7 +4,7 @@
 //! until the next batch has room, or at least `iodepth_batch_complete_min` came. Latency is from the submission of the
 //! batch to the moment its completion was taken, both read once per batch. It knows neither drivers nor devices:
 //! [`Drive`] and [`Waiter`] do, and [`Content`] fills and checks data.
-use super::drive::{Drive, Outcome, Work};
+use super::drive::{Drive, Work};
 use crate::time::now_ns;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -41,13 +41,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(params: &Params) -> Self {
+    /// What the parameters ask for, in the completion mode that was reached.
+    pub fn new(params: &Params, mode: Mode) -> Self {
         Self {
             depth: params.iodepth.into(),
             batch: params.iodepth_batch_submit.into(),
             complete_min: params.iodepth_batch_complete_min.into(),
             complete_max: params.iodepth_batch_complete_max.into(),
-            mode: params.mode,
+            mode,
             rate: params.rate_iops,
             runtime_ns: if params.runtime_ms == 0 { u64::MAX } else { params.runtime_ms * 1_000_000 },
         }
@@ -80,7 +81,6 @@ struct Flights<B> {
 pub struct Done {
     pub started: u64,
     pub ended: u64,
-    pub refused: u64,
 }
 
 impl<'j, B, D: Drive<B>, C: Content<B>, W: Waiter> Job<'j, B, D, C, W> {
@@ -101,18 +101,18 @@ impl<'j, B, D: Drive<B>, C: Content<B>, W: Waiter> Job<'j, B, D, C, W> {
     pub fn run(mut self) -> Done {
         let started = now_ns();
         let end = started.saturating_add(self.plan.runtime_ns);
-        let (mut more, mut refused, mut submitted) = (true, 0, 0);
+        let (mut more, mut submitted) = (true, 0);
         loop {
             let now = now_ns();
             more &= now < end;
-            if more && self.room() >= self.plan.batch && now - started >= due_ns(self.plan.rate, submitted) {
-                let made = self.make_batch(now);
-                more &= made != Made::Last;
+            let due = more && self.room() >= self.plan.batch && now - started >= due_ns(self.plan.rate, submitted);
+            if due && self.flights.work.is_empty() {
+                more &= self.make_batch(now) != Made::Last;
                 submitted += self.flights.work.len() as u64;
-                refused += u64::from(self.submit().refused);
             }
+            self.submit();
             if self.in_flight() == 0 && !more {
-                return Done { started, ended: now_ns(), refused };
+                return Done { started, ended: now_ns() };
             }
             self.take(more);
         }
@@ -142,19 +142,35 @@ impl<'j, B, D: Drive<B>, C: Content<B>, W: Waiter> Job<'j, B, D, C, W> {
         Made::Some
     }
 
-    /// Hands the prepared work over. There are as many places as slots, so that nothing can be refused for want of one;
-    /// if it is, the run fails.
-    fn submit(&mut self) -> Outcome {
-        let outcome = self.drive.submit(&self.flights.work);
-        self.flights.work.clear();
-        assert_eq!(outcome.full, 0, "the queue has fewer slots than requests in flight");
-        outcome
+    /// Hands the prepared work over; what finds no room stays and is handed over again after the next completions.
+    fn submit(&mut self) {
+        while !self.flights.work.is_empty() {
+            let outcome = self.drive.submit(&self.flights.work);
+            self.flights.work.drain(..outcome.taken);
+            let Some(token) = outcome.refused else { return };
+            self.refuse(token as usize);
+        }
+    }
+
+    /// A request that the driver refuses for good counts as an error; its place is free again.
+    #[cold]
+    fn refuse(&mut self, place: usize) {
+        let (io, _) = self.flights.ios[place].take().expect("a refusal of what was submitted");
+        self.flights.free.push(place as u16);
+        self.content.end(place, &io, false);
+        self.tally.errors += 1;
     }
 
     /// Takes completions: those that are there, or, when no batch has room, as many as one needs.
     fn take(&mut self, more: bool) {
-        let lacking = if more { self.plan.batch.saturating_sub(self.room()) } else { self.in_flight() };
-        let want = lacking.max(self.plan.complete_min.min(self.in_flight()) * usize::from(lacking > 0));
+        let waiting = self.flights.work.len();
+        let lacking = match (waiting, more) {
+            (0, true) => self.plan.batch.saturating_sub(self.room()),
+            (0, false) => self.in_flight(),
+            // One completion makes room for at least one.
+            _ => usize::from(self.in_flight() > waiting),
+        };
+        let want = lacking.max(self.plan.complete_min.min(self.in_flight() - waiting) * usize::from(lacking > 0));
         let mut taken = self.reap();
         while taken < want {
             if self.plan.mode == Mode::Interrupt && !self.drive.arm((want - taken) as u16) {

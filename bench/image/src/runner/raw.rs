@@ -162,7 +162,7 @@ impl<D: Doorbell> Drive<Page> for Raw<D> {
             self.notifications += 1;
             self.doorbell.ring();
         }
-        Outcome::default()
+        Outcome { taken: work.len(), refused: None }
     }
 
     #[inline(always)]

@@ -53,7 +53,6 @@ pub struct Room {
 pub struct Rig<M> {
     pub device: Running<'static, PciTransport<'static>>,
     pub interrupts: &'static [Capability],
-    pub platform: Nucleus,
     pub queues: Vec<(QueueId, M)>,
     slots: u16,
     queue_size: u16,
@@ -92,7 +91,7 @@ impl<M: Memory> Rig<M> {
                 "{in_flight} requests per queue exceed its {slots} slots: lower iodepth, or raise queue-size"
             ));
         }
-        Ok(Self { device, interrupts, platform, queues: memories, slots, queue_size })
+        Ok(Self { device, interrupts, queues: memories, slots, queue_size })
     }
 
     /// What was reached.
@@ -128,14 +127,14 @@ impl<M: Memory> Rig<M> {
         let plan = self.device.vectors();
         let mut seen = 0;
         let mut sums = (0, 0);
-        for (at, (queue, _)) in self.queues.iter().enumerate() {
-            let Some(grant) = plan.queue(*queue) else { continue };
+        for at in 0..self.device.reached().queues {
+            let Some(grant) = plan.queue(QueueId(at)) else { continue };
             let interrupt = self.interrupts.iter().find(|i| i.index() == grant.vector);
             // A shared vector is counted once.
             if let Some(interrupt) = interrupt.filter(|i| seen & i.badge() == 0) {
                 seen |= interrupt.badge();
                 sums.0 += interrupt.arrivals();
-                sums.1 += interrupt.arrivals_on(home(at));
+                sums.1 += interrupt.arrivals_on(home(at.into()));
             }
         }
         sums

@@ -14,9 +14,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use drv_virtio_block::dma::Buffer;
+use drv_virtio_block::interrupt::CompletionMode;
 use drv_virtio_block::queue::{OwnedQueue, Prepared, SharedQueue, Submitter};
 use drv_virtio_block::transport::pci::PciDoorbell;
-use workload::params::{Params, Rw};
+use workload::params::{Mode, Params, Rw};
 use workload::pattern::{Pattern, Region};
 use workload::random::Random;
 use workload::report::{Report, Tally};
@@ -37,6 +38,7 @@ struct Setup {
     capacity: u64,
     /// Badge bits that concern it.
     bits: u64,
+    mode: Mode,
 }
 
 /// How a job runs with its drive.
@@ -45,7 +47,7 @@ type Run<D> = fn(D, Setup) -> Result<Returned<D>, String>;
 /// Runs ours on buffers that hold anything.
 pub fn plain(mut rig: Rig<Prepared<'static, Page>>, params: &Params, crew: &Crew) -> Outcome {
     let bells = fleet::bells(crew)?;
-    if crew.shared {
+    if crew.shares(&rig)? {
         let drives = share(&mut rig, crew, bells)?;
         return sum_up(&rig, crew, run(&rig, params, crew, bells, drives, plain_job)?);
     }
@@ -56,7 +58,7 @@ pub fn plain(mut rig: Rig<Prepared<'static, Page>>, params: &Params, crew: &Crew
 /// Runs ours on verified blocks, and leaves the table that lets anyone check the disk.
 pub fn verified(mut rig: Rig<Prepared<'static, Scattered>>, params: &Params, crew: &Crew) -> Outcome {
     let bells = fleet::bells(crew)?;
-    if crew.shared {
+    if crew.shares(&rig)? {
         let drives = share(&mut rig, crew, bells)?;
         let returned =
             seal::write(run(&rig, params, crew, bells, drives, verified_job)?, params, rig.device.geometry())?;
@@ -69,7 +71,7 @@ pub fn verified(mut rig: Rig<Prepared<'static, Scattered>>, params: &Params, cre
 
 /// Runs the bare ring.
 pub fn raw(mut rig: Rig<RawMemory>, params: &Params, crew: &Crew) -> Outcome {
-    if crew.shared || matches!(params.rw, Rw::Trim | Rw::RandTrim) {
+    if crew.shares(&rig)? || matches!(params.rw, Rw::Trim | Rw::RandTrim) {
         return Err("driver=raw has one submitter per queue, and reads and writes only".to_string());
     }
     let bells = fleet::bells(crew)?;
@@ -82,7 +84,7 @@ pub fn raw(mut rig: Rig<RawMemory>, params: &Params, crew: &Crew) -> Outcome {
 /// Counts the instructions of ours.
 pub fn count(mut rig: Rig<Prepared<'static, Page>>, params: &Params, crew: &Crew) -> Outcome {
     let used = used_rings(&rig);
-    if crew.shared {
+    if crew.shares(&rig)? {
         let drives = share(&mut rig, crew, fleet::bells(crew)?)?;
         return counted(drives, used, params, rig.device.geometry().capacity());
     }
@@ -148,13 +150,18 @@ fn run<M: Memory, D: Send + 'static>(
     job: Run<D>,
 ) -> Result<Vec<Returned<D>>, String> {
     let plan = rig.device.vectors();
-    let queues = usize::from(rig.device.reached().queues).max(1);
+    let reached = rig.device.reached();
+    let queues = usize::from(reached.queues).max(1);
+    let mode = match reached.mode {
+        CompletionMode::Polled => Mode::Polled,
+        CompletionMode::Interrupt => Mode::Interrupt,
+    };
     let jobs = drives.into_iter().zip(0u16..).take(crew.places.len()).map(|(drive, number)| {
         let queue = drv_virtio_block::transport::QueueId(number % queues as u16);
         let own = plan.queue(queue).map_or(0, |grant| grant.badge.alone().0);
         let bell = bells.bit(number.into());
         let bits = if crew.forwarded { bell } else { own | bell };
-        let setup = Setup { params: params.clone(), number, capacity: rig.device.geometry().capacity(), bits };
+        let setup = Setup { params: params.clone(), number, capacity: rig.device.geometry().capacity(), bits, mode };
         Box::new(move || job(drive, setup)) as Box<dyn FnOnce() -> Result<Returned<D>, String> + Send>
     });
     fleet::run(crew, bells, plan.badges().0, jobs.collect()).into_iter().collect()
@@ -198,7 +205,7 @@ fn drive_job<B, D: Drive<B>, C: Content<B>>(
 ) -> (Box<Tally>, super::job::Done) {
     let mut tally = Box::new(Tally::new());
     let mut bell = Bell { bits: setup.bits };
-    let done = Job::new(Plan::new(&setup.params), pattern, drive, content, &mut bell, &mut tally).run();
+    let done = Job::new(Plan::new(&setup.params, setup.mode), pattern, drive, content, &mut bell, &mut tally).run();
     (tally, done)
 }
 
@@ -209,7 +216,6 @@ fn sum_up<M: Memory, B, D: Drive<B>>(rig: &Rig<M>, crew: &Crew, returned: Vec<Re
     let ended = returned.iter().map(|job| job.done.ended).max().unwrap_or(0);
     let mut report = Box::new(Report::new(&tally, ended - started));
     for job in &returned {
-        report.errors += job.done.refused;
         if let Some(fault) = &job.first_fault {
             crate::println!("image: {fault}");
         }

@@ -46,7 +46,7 @@ pub fn write<D: Drive<Scattered>>(
 fn write_place<D: Drive<Scattered>>(drive: &mut D, places: &Places, lba: u64, sectors: u32) -> Result<(), String> {
     let buffer = places.scattered(0, sectors * SECTOR, &[]);
     let outcome = drive.submit(&[Work { op: Op::Write, lba, sectors, token: 0, buffer }]);
-    if outcome.full + outcome.refused > 0 {
+    if outcome.taken == 0 || outcome.refused.is_some() {
         return Err("the verification table was refused".to_string());
     }
     let mut written = None;
