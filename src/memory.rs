@@ -59,7 +59,7 @@ impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
     }
 }
 
-impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
+impl<const STRIDE: usize> Records<'_, STRIDE> {
     /// `count` (a power of two) records from `first` on, as a table that shares them; `None` if not all are inside.
     pub(crate) fn part(&self, first: usize, count: usize) -> Option<Self> {
         let fits = count.is_power_of_two() && first.checked_add(count)? <= self.mask + 1;

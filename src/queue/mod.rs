@@ -7,14 +7,14 @@
 //!
 //! Invariants (states as numbered in `request.rs`):
 //! - a buffer in state 2 to 4 is owned by its slot; it leaves through a completion, or through [`Prepared`] after a
-//!   reset whose proof ([`Quiesced`]) covers this device, and in no other way;
+//!   reset whose proof ([`Quiesced`](crate::device::Quiesced)) covers this device, and in no other way;
 //! - a slot enters state 3 before the index that offers its head is stored;
 //! - every used entry is checked (head of a slot in state 3, length, status) before anything is taken from a slot; one
 //!   that fails the check breaks the queue: nothing more is believed until the reset.
 //!
 //! ```no_run
 //! # use drv_virtio_block::{arena::Arena, dma::*, geometry::Geometry, queue::*, request::*, transport::*};
-//! # fn f<'m, B: DeviceWritable>(mut dma: DmaRegion<'m>, mut arena: Arena<'m>, disk: &'m Geometry, bell: impl Doorbell, page: B) {
+//! # fn f<'m, B: DeviceWritable + 'm>(mut dma: DmaRegion<'m>, mut arena: Arena<'m>, disk: &'m Geometry, bell: impl Doorbell, page: B) {
 //! let prepared = Prepared::new(&QueueOptions::default(), disk, &mut dma, &mut arena).unwrap();
 //! // ... the device learns prepared.addresses() and is started ...
 //! let mut queue = prepared.owned(bell);

@@ -47,7 +47,7 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
             submission: SubmissionCounters::default(),
             completion: CompletionCounters::default(),
         };
-        queue.core().ring.never_interrupt(&queue.consumer);
+        queue.core().ring.never_interrupt(queue.consumer);
         queue
     }
 
@@ -388,6 +388,7 @@ struct Hand {
 }
 
 /// Slots of one bitmap word on their way back to the free set: put back a word at a time.
+#[derive(Clone, Copy)]
 struct Freed {
     /// The word's first slot.
     first: u16,

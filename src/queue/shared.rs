@@ -73,7 +73,7 @@ const VIOLATIONS: [Violation; 5] =
 impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
     pub(super) fn new(prepared: Prepared<'m, B>, doorbell: D, wake: W) -> Self {
         let consumer = Consumer::default();
-        prepared.core.ring.never_interrupt(&consumer);
+        prepared.core.ring.never_interrupt(consumer);
         Self {
             prepared,
             doorbell,

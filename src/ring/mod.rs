@@ -1,6 +1,6 @@
 //! Virtqueues as bytes and index arithmetic. A ring touches memory only: no register, no doorbell, no block request.
 //!
-//! [`split`] is the split virtqueue; a packed one comes beside it. Whether the device is to be notified is *decided*
+//! `split` is the split virtqueue; a packed one comes beside it. Whether the device is to be notified is *decided*
 //! here and *done* elsewhere.
 //!
 //! ```

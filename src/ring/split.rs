@@ -91,7 +91,7 @@ pub(crate) struct Consumer {
 impl Consumer {
     /// Entries known to be there and not yet taken.
     #[inline(always)]
-    pub(crate) fn known(&self) -> u16 {
+    pub(crate) fn known(self) -> u16 {
         self.seen.wrapping_sub(self.head)
     }
 
@@ -102,13 +102,13 @@ impl Consumer {
 
     /// Chains published and not taken back: what the used index may be ahead by.
     #[inline(always)]
-    pub(crate) fn outstanding(&self, producer: &Producer) -> u16 {
+    pub(crate) fn outstanding(self, producer: &Producer) -> u16 {
         self.behind(producer.published)
     }
 
     /// How far the entries taken are behind an available index.
     #[inline(always)]
-    pub(crate) fn behind(&self, published: u16) -> u16 {
+    pub(crate) fn behind(self, published: u16) -> u16 {
         published.wrapping_sub(self.head)
     }
 }
@@ -241,7 +241,7 @@ impl<'m> SplitRing<'m> {
     }
 
     /// Puts the wish for an interrupt as far away as it can be: for a queue that is polled.
-    pub(crate) fn never_interrupt(&self, consumer: &Consumer) {
+    pub(crate) fn never_interrupt(&self, consumer: Consumer) {
         self.disarm();
         if self.event_idx {
             self.used_event.store16::<0>(0, consumer.head.wrapping_sub(1));

@@ -29,6 +29,13 @@ pub(crate) struct Job {
     pub(crate) machine: Machine,
 }
 
+impl Job {
+    /// Whether the disk is changed.
+    pub(crate) fn writes(&self) -> bool {
+        writes(self.params.rw)
+    }
+}
+
 /// A job in the making.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {

@@ -1,4 +1,5 @@
 //! Reads what `cargo test` prints: how many tests passed, failed and were ignored.
+use crate::fail::{TAIL, last};
 use std::ops::AddAssign;
 
 /// Counts of single tests.
@@ -38,9 +39,24 @@ pub(crate) fn failures(lines: &[String]) -> Vec<String> {
     lines.iter().filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED")).map(str::to_owned).collect()
 }
 
+/// What the first failed test said; without one, the last lines.
+pub(crate) fn excerpt(lines: &[String]) -> Vec<String> {
+    match lines.iter().position(|line| line.starts_with("---- ")) {
+        Some(at) => lines[at..].iter().take(TAIL).cloned().collect(),
+        None => last(lines),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_excerpt_is_what_the_first_failed_test_said() {
+        let lines = ["failures:", "---- b::c stdout ----", "it broke", "test result: FAILED."].map(String::from);
+        assert_eq!(excerpt(&lines)[..2], ["---- b::c stdout ----", "it broke"]);
+        assert_eq!(excerpt(&lines[..1]), ["failures:"]);
+    }
 
     #[test]
     fn summaries_of_several_binaries_are_added() {

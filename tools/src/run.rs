@@ -26,14 +26,8 @@ const MOVED: f64 = 2.0;
 /// How often a run is repeated because QEMU itself crashed.
 const CRASHES: u32 = 2;
 
-/// QEMU's exit statuses, one per reason of the image.
+/// QEMU's exit status when the image says that all went well.
 const SUCCESS: i32 = 33;
-const REASONS: [(i32, &str, &str); 4] = [
-    (35, "the image reported a failure", ""),
-    (37, "the image panicked", "panic"),
-    (39, "the image ran into a processor fault", "fault"),
-    (41, "the image hung and its watchdog ended it", "hang"),
-];
 
 /// What every run shares.
 #[derive(Clone, Debug)]
@@ -140,7 +134,6 @@ impl Bed {
         if status.code() != Some(SUCCESS) {
             return Err(unfinished(&vm, status, None));
         }
-        reached(job, &boot)?;
         account(job, &report)?;
         let now = processor_time();
         Ok(Outcome {
@@ -166,7 +159,7 @@ impl Bed {
         let mut heard = Heard::default();
         while !heard.ended {
             match vm.next_line(deadline)? {
-                Some(text) => heard.take(&text, &mut vm, watch)?,
+                Some(text) => heard.take(job, &text, &mut vm, watch)?,
                 None => break,
             }
         }
@@ -199,7 +192,7 @@ struct Heard {
 }
 
 impl Heard {
-    fn take(&mut self, text: &str, vm: &mut Vm, watch: Watch<'_>) -> Result<()> {
+    fn take(&mut self, job: &Job, text: &str, vm: &mut Vm, watch: Watch<'_>) -> Result<()> {
         let Some(json) = text.strip_prefix(PREFIX) else {
             return Ok(());
         };
@@ -209,6 +202,7 @@ impl Heard {
         match line {
             Line::Boot(boot) => {
                 same_version(boot.version)?;
+                fits(job, &boot)?;
                 self.boot = Some(boot);
             }
             Line::Note(note) => self.notes.push(note.text.to_string()),
@@ -235,21 +229,18 @@ fn same_version(version: u32) -> Result<()> {
 
 /// The error for a run without a report.
 fn unfinished(vm: &Vm, status: ExitStatus, failed: Option<String>) -> anyhow::Error {
-    if let Some(text) = failed {
-        return vm.failure(&format!("the image reported: {text}"));
-    }
-    let known = REASONS.iter().find(|(known, ..)| Some(*known) == status.code());
-    match known {
-        Some((_, reason, prefix)) => {
-            let words = vm.said(prefix).map(|line| format!(": {line}")).unwrap_or_default();
-            vm.failure(&format!("{reason}{words}"))
-        }
-        None => vm.failure(&format!("QEMU ended ({status}) before the image reported its end")),
+    match failed {
+        Some(text) => vm.failure(&format!("the image reported: {text}")),
+        None => vm.ended(status),
     }
 }
 
-/// With vectors for all of its queues a job gets the queues that it asked for, or the device has fewer.
-fn reached(job: &Job, boot: &Boot) -> Result<()> {
+/// Whether the job can be done on what was reached. With vectors for all of its queues a job gets the queues that it
+/// asked for, or the device has fewer.
+fn fits(job: &Job, boot: &Boot) -> Result<()> {
+    if boot.read_only && job.writes() {
+        bail!("the disk is read-only and rw={} writes: use rw=randread, or a disk that is writable", job.params.rw);
+    }
     let (asked, has) = (job.params.queues, boot.queues);
     if boot.rung.as_str() == "vector-per-queue" && has < asked {
         bail!("queues={asked} is more than the device has ({has}): lower queues");

@@ -235,7 +235,7 @@ fn counted(command: &mut Command, limit: Duration) -> Result<Tally> {
     if !failed.is_empty() {
         what = format!("{} ({what})", failed.join(", "));
     }
-    let failure = Failure::new(what, last(&ran.lines));
+    let failure = Failure::new(what, libtest::excerpt(&ran.lines));
     Err(SomeFailed { tally, failure }.into())
 }
 

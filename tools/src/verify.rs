@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use workload::params::{Rw, SECTOR, Verify};
+use workload::params::{SECTOR, Verify};
 use workload::verify::table::{Audit, audit};
 
 /// What is read at a time when looking for zeros.
@@ -19,7 +19,7 @@ const SHOWN: usize = 5;
 
 /// Whether the job leaves a table behind.
 pub(crate) fn wanted(job: &Job) -> bool {
-    job.params.verify == Verify::Crc32c && !matches!(job.params.rw, Rw::Read | Rw::RandRead)
+    job.params.verify == Verify::Crc32c && job.writes()
 }
 
 /// Makes sure that the disk is all zeros. A file sealed by an earlier run is cleared; any other content is the user's.

@@ -21,6 +21,14 @@ use std::time::{Duration, Instant};
 /// How long QEMU may take to answer on QMP, and to end once the guest said that it is done.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// QEMU's exit statuses for the image's ways to fail, and what the image's own words begin with.
+const REASONS: [(i32, &str, &str); 4] = [
+    (35, "the image reported a failure", ""),
+    (37, "the image panicked", "panic"),
+    (39, "the image ran into a processor fault", "fault"),
+    (41, "the image hung and its watchdog ended it", "hang"),
+];
+
 type Monitor = qapi::Qmp<qapi::Stream<Answers, UnixStream>>;
 
 /// QEMU's half of QMP. Its end is an error here, since the crate takes a greeting for granted and panics without one.
@@ -99,7 +107,8 @@ impl Vm {
             started: Instant::now(),
         };
         if vm.monitor.handshake().is_err() {
-            return Err(vm.died("QEMU did not start"));
+            let status = vm.last_status().map_or("it does not answer".into(), |status| status.to_string());
+            return Err(vm.failure(&format!("QEMU did not start ({status})")));
         }
         Ok(vm)
     }
@@ -109,7 +118,10 @@ impl Vm {
         match self.monitor.execute(command) {
             Ok(answer) => Ok(answer),
             Err(qapi::ExecuteError::Qapi(refused)) => Err(anyhow!("QEMU refused {}: {}", C::NAME, refused.desc)),
-            Err(_) => Err(self.died("QEMU ended or does not answer")),
+            Err(_) => Err(match self.last_status() {
+                Some(status) => self.ended(status),
+                None => self.failure("QEMU does not answer and was ended"),
+            }),
         }
     }
 
@@ -193,21 +205,28 @@ impl Vm {
     }
 
     /// The first remembered serial line that starts with `prefix`, and the one after it: panics take two.
-    pub(crate) fn said(&self, prefix: &str) -> Option<String> {
+    fn said(&self, prefix: &str) -> Option<String> {
         let at = self.serial.iter().position(|line| !prefix.is_empty() && line.starts_with(prefix))?;
         let lines: Vec<&str> = self.serial.iter().skip(at).take(2).map(String::as_str).collect();
         Some(lines.join(" "))
     }
 
-    /// The error for a QEMU that stopped answering: how it ended, and what it said.
-    fn died(&mut self, what: &str) -> anyhow::Error {
-        let status = match self.process.wait_until(Instant::now() + Duration::from_secs(1)) {
-            Ok(Some(status)) => format!(" ({status})"),
-            _ => " (still running, now ended)".into(),
+    /// The error for a QEMU that ended before the image reported its end.
+    pub(crate) fn ended(&self, status: ExitStatus) -> anyhow::Error {
+        let known = REASONS.iter().find(|(known, ..)| Some(*known) == status.code());
+        let Some((_, reason, prefix)) = known else {
+            return self.failure(&format!("QEMU ended ({status}) before the image reported its end"));
         };
+        let words = self.said(prefix).map(|words| format!(": {words}")).unwrap_or_default();
+        self.failure(&format!("{reason}{words}"))
+    }
+
+    /// How a QEMU ended that stopped answering; `None` if it had to be killed.
+    fn last_status(&mut self) -> Option<ExitStatus> {
+        let status = self.process.wait_until(Instant::now() + Duration::from_secs(1)).ok().flatten();
         self.process.kill();
         self.drain();
-        self.failure(&format!("{what}{status}"))
+        status
     }
 
     /// Takes in what QEMU printed before it ended.

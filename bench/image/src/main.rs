@@ -8,7 +8,8 @@
 //! address, a device's address and a pointer are the same number. Everything is one address space in ring 0: this is a
 //! test bench, and isolation is not among its subjects.
 //!
-//! The kernel command line says what to do: `scenario=selftest` checks the nucleus itself; `icount=on` says that time
+//! The kernel command line says what to do: a workload ([`runner`]), `scenario=operations` (every operation and a reset),
+//! `scenario=selftest` (the nucleus itself), `scenario=hang` (to be ended by the watchdog); `icount=on` says that time
 //! is virtual (see [`watchdog`]).
 #![no_std]
 #![no_main]
@@ -102,7 +103,12 @@ fn bring_up(start_info: StartInfo) -> Machine {
 fn run(machine: &Machine) -> Exit {
     match machine.command_line.value("scenario") {
         Some("selftest") => selftest::run(machine),
-        Some("none") | None => runner::run(machine),
+        Some("none" | "operations") | None => runner::run(machine),
+        Some("hang") => {
+            println!("image: hanging, as asked");
+            irq::halt_until(irq::NEVER, || false);
+            Exit::Failure
+        }
         other => {
             println!("image: unknown scenario {other:?}; the command line is {:?}", machine.command_line.text());
             Exit::Failure

@@ -30,16 +30,19 @@ pub struct Verified<'l> {
     pub places: Places,
     pub ledger: Ledger<'l>,
     pub random: Random,
+    /// Pieces end at multiples of this many bytes.
+    pub grain: u32,
     /// The first difference, for the report.
     pub first_fault: Option<alloc::string::String>,
 }
 
 impl Verified<'_> {
-    /// Random ends of pieces: multiples of 16 bytes, so that pieces end inside of sectors too.
+    /// Random ends of pieces.
     fn cuts(&mut self, bytes: u32) -> arrayvec::ArrayVec<u32, { MOST_SEGMENTS - 1 }> {
-        let count = self.random.below(MOST_SEGMENTS as u64 * 2).saturating_sub(MOST_SEGMENTS as u64);
+        let places = u64::from(bytes / self.grain - 1);
+        let count = self.random.below(MOST_SEGMENTS as u64 * 2).saturating_sub(MOST_SEGMENTS as u64).min(places);
         let mut cuts: arrayvec::ArrayVec<u32, { MOST_SEGMENTS - 1 }> =
-            (0..count).map(|_| (1 + self.random.below(u64::from(bytes / 16 - 1))) as u32 * 16).collect();
+            (0..count).map(|_| (1 + self.random.below(places)) as u32 * self.grain).collect();
         cuts.sort_unstable();
         // Without the repeated ones: no piece is empty.
         let mut last = 0;

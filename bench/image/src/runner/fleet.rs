@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use drv_virtio_block::queue::Wake;
 use workload::params::{Mode, Params, Submit};
 use workload::report::Tally;
@@ -28,6 +28,8 @@ pub struct Crew {
     exclusive: bool,
     /// Queues wished for.
     pub queues: u16,
+    /// Badge bits that the forwarder took.
+    taken: AtomicU64,
 }
 
 impl Crew {
@@ -45,7 +47,7 @@ impl Crew {
         }
         let places = cpu::online().skip(first).take(jobs).collect();
         let exclusive = params.submit == Submit::Owner;
-        Ok(Self { places, forwarded, shared, exclusive, queues })
+        Ok(Self { places, forwarded, shared, exclusive, queues, taken: AtomicU64::new(0) })
     }
 
     /// Whether queues are shared, now that it is known how many there are.
@@ -55,6 +57,15 @@ impl Crew {
             return Err(format!("{jobs} jobs cannot own {queues} queues: lower numjobs or drop submit=owner"));
         }
         Ok(self.shared || queues < jobs)
+    }
+
+    /// Badge bits that the forwarder took, whatever came of them.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, taken: u64) {
+        self.taken.fetch_or(taken, Ordering::Relaxed);
     }
 
     /// The processor that the interrupt of queue `queue` goes to.
@@ -145,6 +156,7 @@ pub fn run<D: Send + 'static>(
         while LEFT.load(Ordering::SeqCst) > 0 {
             let taken = irq::wait(interrupts | finished.badge(), NEVER);
             irq::acknowledge(taken);
+            crew.note(taken);
             bells.0.iter().for_each(|bell| bell.ring());
         }
     }

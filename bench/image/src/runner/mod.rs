@@ -12,6 +12,7 @@ mod fleet;
 mod handover;
 mod icount;
 mod job;
+mod operations;
 mod platform;
 mod raw;
 mod rig;
@@ -25,7 +26,7 @@ use alloc::string::{String, ToString};
 use fleet::Crew;
 use rig::{Memory, Rig};
 use workload::params::{Driver, Params, Verify};
-use workload::report::{Line, Note, Report};
+use workload::report::{Line, Note, Report, Tally};
 
 /// Bound on bring-up, and on what comes after the last submission.
 const MARGIN_NS: u64 = 20_000_000_000;
@@ -52,6 +53,10 @@ fn try_run(machine: &Machine) -> Result<Box<Report>, String> {
     watchdog::arm(MARGIN_NS);
     let cpus = if params.icount { 1 } else { machine.start_processors() };
     let crew = Crew::new(&params, cpus)?;
+    if params.scenario.as_str() == "operations" {
+        operations::run(up(machine, &params, &crew)?)?;
+        return Ok(Box::new(Report::new(&Tally::new(), 0)));
+    }
     match (params.driver, params.icount) {
         (Driver::Ours, true) => runs::count(up(machine, &params, &crew)?, &params, &crew),
         (Driver::Raw, true) => runs::count_raw(up(machine, &params, &crew)?, &params),

@@ -6,6 +6,7 @@ use super::fleet::Crew;
 use super::handover::{Handover, hand_over};
 use super::platform::Nucleus;
 use super::raw::RawMemory;
+use super::say;
 use crate::Machine;
 use crate::cpu::CpuId;
 use crate::irq::Capability;
@@ -20,18 +21,19 @@ use drv_virtio_block::arena::Arena;
 use drv_virtio_block::device::{Offline, Running, Wishes};
 use drv_virtio_block::dma::{Buffer, DmaRegion};
 use drv_virtio_block::geometry::Geometry;
-use drv_virtio_block::interrupt::{CompletionMode, Rung};
+use drv_virtio_block::interrupt::{CompletionMode, InterruptGrant, Rung};
+use drv_virtio_block::platform::Badges;
 use drv_virtio_block::queue::{Chaining, Prepared, QueueOptions};
 use drv_virtio_block::spec::{Features, feature};
 use drv_virtio_block::transport::pci::{PciDoorbell, PciTransport};
 use drv_virtio_block::transport::{QueueId, RingAddresses};
 use workload::params::{Indirect, Mode, Params};
-use workload::report::{Boot, VERSION};
+use workload::report::{Boot, Line, Note, VERSION};
 
 /// Ring memory per queue: enough for 1024 descriptors, their slots and tables.
 const DMA_PER_QUEUE: usize = 512 << 10;
 /// Private memory per queue.
-const PRIVATE_PER_QUEUE: usize = 128 << 10;
+const PRIVATE_PER_QUEUE: usize = 512 << 10;
 
 /// What a queue's memory must offer to be brought up.
 pub trait Memory: Sized {
@@ -54,6 +56,10 @@ pub struct Rig<M> {
     pub device: Running<'static, PciTransport<'static>>,
     pub interrupts: &'static [Capability],
     pub queues: Vec<(QueueId, M)>,
+    /// What it was brought up with, to be used again after a reset.
+    pub wishes: Wishes,
+    /// See `wishes`.
+    pub grants: Vec<InterruptGrant>,
     slots: u16,
     queue_size: u16,
 }
@@ -72,8 +78,9 @@ impl<M: Memory> Rig<M> {
         let platform = Nucleus { interrupts };
         let place = Box::leak(Box::new(None));
         let transport = PciTransport::new(authority.windows);
+        let (wishes, grants) = (wishes(params, crew), authority.interrupts.to_vec());
         let mut device = Offline::new(transport)
-            .negotiate(&platform, &wishes(params, crew), &authority.interrupts, place)
+            .negotiate(&platform, &wishes, &grants, place)
             .map_err(|failed| failed.to_string())?;
         let disk = device.geometry();
         let mut memories = Vec::new();
@@ -91,7 +98,7 @@ impl<M: Memory> Rig<M> {
                 "{in_flight} requests per queue exceed its {slots} slots: lower iodepth, or raise queue-size"
             ));
         }
-        Ok(Self { device, interrupts, queues: memories, slots, queue_size })
+        Ok(Self { device, interrupts, queues: memories, wishes, grants, slots, queue_size })
     }
 
     /// What was reached.
@@ -120,6 +127,27 @@ impl<M: Memory> Rig<M> {
     /// A queue's doorbell.
     pub fn doorbell(&mut self, queue: QueueId) -> Result<PciDoorbell<'static>, String> {
         self.device.doorbell(queue).map_err(|e| e.to_string())
+    }
+
+    /// What pieces of buffers may be multiples of: anything a device may be given where chains hold many pieces, whole
+    /// sectors where a request may have to be cut at every piece.
+    pub fn grain(&self) -> u32 {
+        let many = self.device.geometry().features.has(feature::INDIRECT_DESC) && self.queue_size >= 16;
+        if many { 16 } else { 512 }
+    }
+
+    /// Looks at the configuration, as its interrupt asks for; says what changed, and whether the interrupt was seen.
+    pub fn service_configuration(&mut self, taken: u64) -> Result<(), String> {
+        let seen = self.device.vectors().configuration_in(Badges(taken));
+        let change = self.device.service_configuration().map_err(|e| e.to_string())?;
+        if change.needs_reset {
+            return Err("the device asks for a reset".to_string());
+        }
+        if let Some((old, new)) = change.capacity {
+            let how = if seen { "by interrupt" } else { "by looking" };
+            say(&Line::Note(Note::new(format_args!("capacity changed from {old} to {new} sectors, noticed {how}"))));
+        }
+        Ok(())
     }
 
     /// Interrupts of the queues so far, and how many of them came to the processor that `home` gives for a queue.

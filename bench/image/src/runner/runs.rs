@@ -9,6 +9,7 @@ use super::job::{Content, Job, Plan};
 use super::raw::RawMemory;
 use super::rig::{Memory, Rig};
 use super::seal;
+use crate::irq;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -39,6 +40,7 @@ struct Setup {
     /// Badge bits that concern it.
     bits: u64,
     mode: Mode,
+    grain: u32,
 }
 
 /// How a job runs with its drive.
@@ -49,10 +51,10 @@ pub fn plain(mut rig: Rig<Prepared<'static, Page>>, params: &Params, crew: &Crew
     let bells = fleet::bells(crew)?;
     if crew.shares(&rig)? {
         let drives = share(&mut rig, crew, bells)?;
-        return sum_up(&rig, crew, run(&rig, params, crew, bells, drives, plain_job)?);
+        return finish(rig, crew, |rig| run(rig, params, crew, bells, drives, plain_job));
     }
     let drives = own(&mut rig)?;
-    sum_up(&rig, crew, run(&rig, params, crew, bells, drives, plain_job)?)
+    finish(rig, crew, |rig| run(rig, params, crew, bells, drives, plain_job))
 }
 
 /// Runs ours on verified blocks, and leaves the table that lets anyone check the disk.
@@ -65,8 +67,16 @@ pub fn verified(mut rig: Rig<Prepared<'static, Scattered>>, params: &Params, cre
         return sum_up(&rig, crew, returned);
     }
     let drives = own(&mut rig)?;
-    let returned = seal::write(run(&rig, params, crew, bells, drives, verified_job)?, params, rig.device.geometry())?;
-    sum_up(&rig, crew, returned)
+    finish(rig, crew, |rig| sealed(rig, params, run(rig, params, crew, bells, drives, verified_job)?))
+}
+
+/// Writes the table behind a verified run.
+fn sealed<M, D: Drive<Scattered>>(
+    rig: &Rig<M>,
+    params: &Params,
+    returned: Vec<Returned<D>>,
+) -> Result<Vec<Returned<D>>, String> {
+    seal::write(returned, params, rig.device.geometry())
 }
 
 /// Runs the bare ring.
@@ -78,7 +88,7 @@ pub fn raw(mut rig: Rig<RawMemory>, params: &Params, crew: &Crew) -> Outcome {
     let memories = core::mem::take(&mut rig.queues);
     let drives: Result<Vec<_>, String> =
         memories.into_iter().map(|(queue, memory)| Ok(memory.open(rig.doorbell(queue)?))).collect();
-    sum_up(&rig, crew, run(&rig, params, crew, bells, drives?, plain_job)?)
+    finish(rig, crew, |rig| run(rig, params, crew, bells, drives?, plain_job))
 }
 
 /// Counts the instructions of ours.
@@ -161,7 +171,14 @@ fn run<M: Memory, D: Send + 'static>(
         let own = plan.queue(queue).map_or(0, |grant| grant.badge.alone().0);
         let bell = bells.bit(number.into());
         let bits = if crew.forwarded { bell } else { own | bell };
-        let setup = Setup { params: params.clone(), number, capacity: rig.device.geometry().capacity(), bits, mode };
+        let setup = Setup {
+            params: params.clone(),
+            number,
+            capacity: rig.device.geometry().capacity(),
+            bits,
+            mode,
+            grain: rig.grain(),
+        };
         Box::new(move || job(drive, setup)) as Box<dyn FnOnce() -> Result<Returned<D>, String> + Send>
     });
     fleet::run(crew, bells, plan.badges().0, jobs.collect()).into_iter().collect()
@@ -180,7 +197,7 @@ fn verified_job<D: Drive<Scattered>>(mut drive: D, setup: Setup) -> Result<Retur
     let mut words = alloc::vec![0; sectors as usize];
     let ledger = Ledger::new(&mut words, first);
     let random = Random::for_job(setup.params.randseed ^ 1, setup.number);
-    let mut content = Verified { places, ledger, random, first_fault: None };
+    let mut content = Verified { places, ledger, random, grain: setup.grain, first_fault: None };
     let (tally, done) = drive_job(&mut drive, &setup, pattern, &mut content);
     let first_fault = content.first_fault.take();
     Ok(Returned { drive, tally, done, words, first_fault })
@@ -207,6 +224,20 @@ fn drive_job<B, D: Drive<B>, C: Content<B>>(
     let mut bell = Bell { bits: setup.bits };
     let done = Job::new(Plan::new(&setup.params, setup.mode), pattern, drive, content, &mut bell, &mut tally).run();
     (tally, done)
+}
+
+/// Runs the jobs, services the configuration if its interrupt came, and sums up.
+fn finish<M: Memory, B, D: Drive<B>>(
+    mut rig: Rig<M>,
+    crew: &Crew,
+    jobs: impl FnOnce(&Rig<M>) -> Result<Vec<Returned<D>>, String>,
+) -> Outcome {
+    let returned = jobs(&rig)?;
+    let configuration = rig.device.vectors().configuration().map_or(0, |grant| grant.badge.alone().0);
+    let taken = irq::take(configuration) | crew.taken();
+    irq::acknowledge(taken);
+    rig.service_configuration(taken)?;
+    sum_up(&rig, crew, returned)
 }
 
 fn sum_up<M: Memory, B, D: Drive<B>>(rig: &Rig<M>, crew: &Crew, returned: Vec<Returned<D>>) -> Outcome {
