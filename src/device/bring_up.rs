@@ -148,10 +148,10 @@ impl<'g, T: Transport> Negotiated<'g, T> {
         if self.programmed & bit != 0 {
             return Err(BringUpError::SurplusQueue(queue));
         }
-        let aligned = rings.descriptors.0.is_multiple_of(16)
-            && rings.driver.0.is_multiple_of(2)
-            && rings.device.0.is_multiple_of(4);
-        if !aligned || !rings.size.is_power_of_two() || rings.size > *agreed {
+        let aligned = rings.descriptors().0.is_multiple_of(16)
+            && rings.driver().0.is_multiple_of(2)
+            && rings.device().0.is_multiple_of(4);
+        if !aligned || !rings.size().is_power_of_two() || rings.size() > *agreed {
             return Err(BringUpError::Rings(queue));
         }
         self.link.transport.program_queue(queue, rings)?;

@@ -14,7 +14,9 @@
 //!
 //! ```no_run
 //! # use drv_virtio_block::{arena::Arena, dma::*, geometry::Geometry, queue::*, request::*, transport::*};
-//! # fn f<'m, B: DeviceWritable + 'm>(mut dma: DmaRegion<'m>, mut arena: Arena<'m>, disk: &'m Geometry, bell: impl Doorbell, page: B) {
+//! # fn f<'m, B: DeviceWritable + 'm>(
+//! #     mut dma: DmaRegion<'m>, mut arena: Arena<'m>, disk: &'m Geometry, bell: impl Doorbell, page: B,
+//! # ) {
 //! let prepared = Prepared::new(&QueueOptions::default(), disk, &mut dma, &mut arena).unwrap();
 //! // ... the device learns prepared.addresses() and is started ...
 //! let mut queue = prepared.owned(bell);

@@ -174,12 +174,12 @@ impl<'m, B: Buffer> Prepared<'m, B> {
         let records = arena.place(slots, |_| Record::new())?;
         let core = Core::new(geometry, ring, chains, lines, records, sets, parents, large);
         let at = block.device_address();
-        let addresses = RingAddresses {
-            size: options.size,
-            descriptors: at,
-            driver: plan.layout.available(at),
-            device: plan.layout.used(at),
-        };
+        let (driver, device) = (plan.layout.available(at), plan.layout.used(at));
+        // SAFETY: three parts of a block that was carved off the region for good, of the lengths that the layout has for
+        // this size, as is what the descriptors will lead to. The region's memory is initialised and mapped for the
+        // device; from here on it is touched by the rules of the ring only, and laid out anew only by `reclaim`, which
+        // wants the proof.
+        let addresses = unsafe { RingAddresses::new(options.size, at, driver, device) };
         let prepared = Self { core, addresses };
         prepared.write_static();
         Ok(prepared)

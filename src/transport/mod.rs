@@ -40,16 +40,59 @@ pub const MAX_QUEUES: u16 = 32;
 pub struct QueueId(pub u16);
 
 /// Where a queue's three areas are for the device, and how many descriptors it has (2.6 Virtqueues).
+///
+/// Whoever has one may tell a device to write there, so making one takes a promise ([`RingAddresses::new`]):
+/// ```compile_fail,E0451
+/// # use drv_virtio_block::{dma::DeviceAddress, transport::RingAddresses};
+/// let at = DeviceAddress(0x1000);
+/// let anywhere = RingAddresses { size: 4, descriptors: at, driver: at, device: at };
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingAddresses {
+    size: u16,
+    descriptors: DeviceAddress,
+    driver: DeviceAddress,
+    device: DeviceAddress,
+}
+
+#[allow(unsafe_code)]
+impl RingAddresses {
+    /// The areas of a queue of `size` descriptors: the descriptor table, the available ring (driver area) and the used
+    /// ring (device area). Nothing is checked here; [`crate::device::Negotiated::program`] does.
+    ///
+    /// # Safety
+    /// The three areas, each as long as `size` asks for, and what the descriptors lead to are initialised and mapped for
+    /// the device that will be told of them. They are that device's, and this one queue's, from its start until a
+    /// [`crate::device::Quiesced`] proves that it let go: nobody else uses or frees the memory before, but a driver of
+    /// the ring by the ring's rules.
+    pub const unsafe fn new(
+        size: u16,
+        descriptors: DeviceAddress,
+        driver: DeviceAddress,
+        device: DeviceAddress,
+    ) -> Self {
+        Self { size, descriptors, driver, device }
+    }
+
     /// Descriptors: for a split ring a power of two, at most what the device offered.
-    pub size: u16,
+    pub const fn size(&self) -> u16 {
+        self.size
+    }
+
     /// Descriptor area: the descriptor table, 16-byte aligned.
-    pub descriptors: DeviceAddress,
+    pub const fn descriptors(&self) -> DeviceAddress {
+        self.descriptors
+    }
+
     /// Driver area: the available ring, 2-byte aligned.
-    pub driver: DeviceAddress,
+    pub const fn driver(&self) -> DeviceAddress {
+        self.driver
+    }
+
     /// Device area: the used ring, 4-byte aligned.
-    pub device: DeviceAddress,
+    pub const fn device(&self) -> DeviceAddress {
+        self.device
+    }
 }
 
 /// Tells the device to look at one queue (2.9 Driver Notifications).

@@ -260,10 +260,10 @@ unsafe impl<'a> Transport for PciTransport<'a> {
     fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
         self.select(queue)?;
         self.place_doorbell(queue)?;
-        self.write(common::QUEUE_SIZE, rings.size)?;
-        self.write_pair(common::QUEUE_DESC, rings.descriptors.0)?;
-        self.write_pair(common::QUEUE_DRIVER, rings.driver.0)?;
-        self.write_pair(common::QUEUE_DEVICE, rings.device.0)
+        self.write(common::QUEUE_SIZE, rings.size())?;
+        self.write_pair(common::QUEUE_DESC, rings.descriptors().0)?;
+        self.write_pair(common::QUEUE_DRIVER, rings.driver().0)?;
+        self.write_pair(common::QUEUE_DEVICE, rings.device().0)
     }
 
     fn enable_queue(&mut self, queue: QueueId) -> Result<(), TransportError> {
@@ -376,12 +376,10 @@ mod tests {
     }
 
     fn rings() -> RingAddresses {
-        RingAddresses {
-            size: 128,
-            descriptors: DeviceAddress(0x1111_2222_3333_4440),
-            driver: DeviceAddress(0x5555_6666_7777_8880),
-            device: DeviceAddress(0x9999_aaaa_bbbb_ccc0),
-        }
+        let [descriptors, driver, device] =
+            [0x1111_2222_3333_4440, 0x5555_6666_7777_8880, 0x9999_aaaa_bbbb_ccc0].map(DeviceAddress);
+        // SAFETY: the board is registers alone; nothing follows these addresses.
+        unsafe { RingAddresses::new(128, descriptors, driver, device) }
     }
 
     #[test]

@@ -319,7 +319,8 @@ pub(crate) fn grants(n: u8) -> Vec<InterruptGrant> {
 pub(crate) fn rings(queue: QueueId, size: u16) -> RingAddresses {
     let base = 0x1_0000 * u64::from(queue.0 + 1);
     let at = |offset| DeviceAddress(base + offset);
-    RingAddresses { size, descriptors: at(0), driver: at(0x4000), device: at(0x8000) }
+    // SAFETY: there is no memory behind this device.
+    unsafe { RingAddresses::new(size, at(0), at(0x4000), at(0x8000)) }
 }
 
 /// Four queues, interrupt-driven.

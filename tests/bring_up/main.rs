@@ -464,14 +464,19 @@ fn a_queue_is_told_exactly_where_its_rings_are() {
 #[test]
 fn rings_that_do_not_fit_what_was_agreed_on_are_refused() {
     let good = rings(QueueId(0), 256);
-    let misplaced = |by| DeviceAddress(good.descriptors.0 + by);
+    // The size, and how far each area is off a multiple of 16.
+    let misplaced = |size, off: [u64; 3]| {
+        let [descriptors, driver, device] = off.map(|by| DeviceAddress(good.descriptors().0 + by));
+        // SAFETY: there is no memory behind this device.
+        unsafe { RingAddresses::new(size, descriptors, driver, device) }
+    };
     let bad = [
-        RingAddresses { size: 512, ..good },
-        RingAddresses { size: 100, ..good },
-        RingAddresses { size: 0, ..good },
-        RingAddresses { descriptors: misplaced(8), ..good },
-        RingAddresses { driver: misplaced(1), ..good },
-        RingAddresses { device: misplaced(2), ..good },
+        misplaced(512, [0; 3]),
+        misplaced(100, [0; 3]),
+        misplaced(0, [0; 3]),
+        misplaced(256, [8, 0, 0]),
+        misplaced(256, [0, 1, 0]),
+        misplaced(256, [0, 0, 2]),
     ];
     for rings in bad {
         let (fake, mut place) = (device(), None);
@@ -481,7 +486,7 @@ fn rings_that_do_not_fit_what_was_agreed_on_are_refused() {
         assert!(fake.registers().programmed.is_empty());
     }
     let (fake, mut place) = (device(), None);
-    let fewer = RingAddresses { size: 16, driver: misplaced(2), device: misplaced(4), ..good };
+    let fewer = misplaced(16, [0, 2, 4]);
     assert!(negotiate(&fake, &wishes(), &mut place).unwrap().program(QueueId(0), &fewer).is_ok());
 }
 

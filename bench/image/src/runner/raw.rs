@@ -82,7 +82,9 @@ impl RawMemory {
     pub fn addresses(&self) -> RingAddresses {
         let at = |offset: usize| DeviceAddress(self.base + offset as u64);
         let available = at(16 * usize::from(self.size));
-        RingAddresses { size: self.size, descriptors: at(0), driver: available, device: at(Self::used_at(self.size)) }
+        // SAFETY: three parts of zeroed memory that is never freed, mapped one to one, and this ring's alone; `open` and
+        // `Raw` touch it by the rules of the ring.
+        unsafe { RingAddresses::new(self.size, at(0), available, at(Self::used_at(self.size))) }
     }
 
     /// The ring, once the device runs.
