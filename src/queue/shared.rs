@@ -59,8 +59,8 @@ pub struct SharedQueue<'m, B, D, W> {
     prepared: Prepared<'m, B>,
     doorbell: D,
     pub(super) wake: W,
-    /// Submitters handed out.
-    submitters: AtomicU32,
+    /// Bit `n`: submitter number `n` is in use. A lock, since nobody is added or leaves on the I/O path.
+    submitters: spin::Mutex<u32>,
     /// Counted by each submitter for itself.
     pub(super) by_submitter: [BySubmitter; MAX_SUBMITTERS as usize],
     pub(super) publishing: CachePadded<Publishing>,
@@ -78,7 +78,7 @@ impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
             prepared,
             doorbell,
             wake,
-            submitters: AtomicU32::new(0),
+            submitters: spin::Mutex::new(0),
             by_submitter: core::array::from_fn(|_| BySubmitter::default()),
             publishing: CachePadded::new(Publishing {
                 gate: Gate::new(),
@@ -95,11 +95,21 @@ impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
         }
     }
 
-    /// A new submitter; `None` when all [`MAX_SUBMITTERS`] are taken.
+    /// A new submitter; `None` when all [`MAX_SUBMITTERS`] are taken. A number is free again once its submitter is
+    /// dropped with nothing of its own left in the queue.
     pub fn submitter(&self) -> Option<Submitter<'_, 'm, B, D, W>> {
-        let taken = |n| (n < u32::from(MAX_SUBMITTERS)).then_some(n + 1);
-        let number = self.submitters.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).ok()?;
-        Some(Submitter::new(self, number as u8))
+        let mut taken = self.submitters.lock();
+        let number = taken.trailing_ones() as u8;
+        if number >= MAX_SUBMITTERS {
+            return None;
+        }
+        *taken |= 1 << number;
+        Some(Submitter::new(self, number))
+    }
+
+    /// Takes a submitter's number back.
+    pub(super) fn leave(&self, number: u8) {
+        *self.submitters.lock() &= !(1 << number);
     }
 
     #[inline(always)]

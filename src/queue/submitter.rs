@@ -278,6 +278,15 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     }
 }
 
+impl<B: Buffer, D: Doorbell, W: Wake> Drop for Submitter<'_, '_, B, D, W> {
+    /// A submitter that leaves requests behind keeps its number: they are parked for it until the queue is reclaimed.
+    fn drop(&mut self) {
+        if self.mine == [0; MAX_WORDS] {
+            self.queue.leave(self.number);
+        }
+    }
+}
+
 /// What a drain collected: slots of one word to be put back or parked, and whom to wake.
 struct Drained {
     word: usize,

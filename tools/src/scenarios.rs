@@ -77,6 +77,12 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
         scenario("the bare ring does the same work", Size::Quick, |lab| {
             lab.boot("driver=raw mode=polled iodepth=32 iodepth_batch_submit=32 number_ios=20000").map(drop)
         }),
+        scenario("every operation, every refusal and a reset in the middle of I/O", Size::Quick, |lab| {
+            let outcome = lab.on_file("scenario=operations rw=randrw mode=polled", |job| job)?;
+            let whole = outcome.notes.iter().any(|note| note.starts_with("operations:"));
+            ensure!(whole, "it did not say what was done: {:?}", outcome.notes);
+            Ok(())
+        }),
         scenario("discards reach a raw file", Size::Default, |lab| {
             lab.on_file("rw=randtrim mode=interrupt iodepth=8 number_ios=500", |job| job).map(drop)
         }),
@@ -95,7 +101,7 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
         }),
         scenario("a guest that hangs is ended in time, with its last words", Size::Quick, hangs),
         scenario("a QEMU that is killed is an error", Size::Quick, killed),
-        scenario("a disk that grows while I/O runs is noticed", Size::Default, resized),
+        scenario("a disk that grows while I/O runs is noticed", Size::Quick, resized),
         scenario("two counts of the same work are equal", Size::Quick, |lab| {
             for words in [BATCH_1, BATCH_32] {
                 let (first, second) = (lab.count(words)?, lab.count(words)?);
@@ -257,25 +263,23 @@ fn killed(lab: &Lab) -> Result<()> {
 /// Doubles the disk through QMP once the workload runs; the image notes the new capacity.
 fn resized(lab: &Lab) -> Result<()> {
     let sectors = 2 * BYTES / 512;
-    let outcome =
-        lab.on_file_watched("rw=randread mode=interrupt iodepth=8 runtime=2 size=8m", writable, &mut |vm, line| {
+    for mode in ["interrupt", "polled"] {
+        let words = format!("rw=randrw mode={mode} iodepth=8 runtime=1 size=8m");
+        let outcome = lab.on_file_watched(&words, |job| job, &mut |vm, line| {
             if matches!(line, workload::report::Line::Boot(_)) {
                 std::thread::sleep(Duration::from_millis(300));
                 vm.resize(2 * BYTES)?;
             }
             Ok(())
         })?;
-    let noticed = outcome.notes.iter().any(|note| note.contains(&sectors.to_string()));
-    ensure!(noticed, "no note names {sectors} sectors: {:?}", outcome.notes);
+        let noticed = outcome.notes.iter().any(|note| note.contains(&sectors.to_string()));
+        ensure!(noticed, "{mode}: no note names {sectors} sectors: {:?}", outcome.notes);
+    }
     Ok(())
 }
 
 fn protected(mut job: Job) -> Job {
     job.machine.disk = job.machine.disk.protected();
-    job
-}
-
-fn writable(job: Job) -> Job {
     job
 }
 

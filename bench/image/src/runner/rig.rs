@@ -90,7 +90,7 @@ impl<M: Memory> Rig<M> {
             memories.push((queue, memory));
         }
         let slots = memories.iter().map(|(_, memory)| memory.slots()).min().unwrap_or(0);
-        let queue_size = memories.first().map_or(0, |(_, memory)| memory.addresses().size);
+        let queue_size = memories.first().map_or(0, |(_, memory)| memory.addresses().size());
         let device = device.start().map_err(|failed| failed.to_string())?;
         let in_flight = in_flight_per_queue(params, memories.len());
         if in_flight > slots.into() {
@@ -230,6 +230,6 @@ impl Memory for RawMemory {
     }
 
     fn slots(&self) -> u16 {
-        (RawMemory::addresses(self).size / 3) & !3
+        (RawMemory::addresses(self).size() / 3) & !3
     }
 }

@@ -111,7 +111,7 @@ pub fn count_raw(mut rig: Rig<RawMemory>, params: &Params) -> Outcome {
 }
 
 fn used_rings<M: Memory>(rig: &Rig<M>) -> Vec<u64> {
-    rig.queues.iter().map(|(_, memory)| memory.addresses().device.0).collect()
+    rig.queues.iter().map(|(_, memory)| memory.addresses().device().0).collect()
 }
 
 fn counted<D: Drive<Page>>(drives: Vec<D>, used: Vec<u64>, params: &Params, capacity: u64) -> Outcome {
