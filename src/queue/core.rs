@@ -115,7 +115,7 @@ impl<'m, B> Core<'m, B> {
             plain: Self::plain_operations(geometry),
             block_mask: u64::from(geometry.block_size - 1),
             plain_bytes: geometry.size_max.min(Geometry::COMFORT << SECTOR_SHIFT),
-            large: tables.as_ref().map_or(inline, |tables| tables.segments.min(by_device)),
+            large: tables.as_ref().map_or(inline, |tables| tables.segments.min(by_device).max(inline)),
             tables,
             geometry,
             ring,

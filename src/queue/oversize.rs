@@ -17,6 +17,7 @@ use crate::slot::{Answer, Bitmap, State};
 use crate::spec::SECTOR_SHIFT;
 use crate::sync::Guarded;
 use arrayvec::ArrayVec;
+use core::mem::ManuallyDrop;
 
 /// What one chain may carry.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +98,8 @@ impl Cursor {
 
 /// A request that was cut.
 pub(crate) struct Parent<B> {
-    request: Option<Request<B>>,
+    /// Like a slot's buffer, never dropped here: a request that is not taken out stays the device's.
+    request: ManuallyDrop<Option<Request<B>>>,
     cursor: Cursor,
     /// First sector of the next piece.
     lba: u64,
@@ -116,7 +118,7 @@ pub(crate) struct Parents<'m, B> {
 impl<B> Parent<B> {
     pub(crate) fn unused() -> Self {
         let (cursor, answer) = (Cursor::default(), Answer::OK);
-        Self { request: None, cursor, lba: 0, outstanding: 0, answer, flush_follows: false }
+        Self { request: ManuallyDrop::new(None), cursor, lba: 0, outstanding: 0, answer, flush_follows: false }
     }
 
     /// Moves on by the next piece's sectors; returns where the piece starts.
@@ -172,7 +174,7 @@ impl<B: Buffer> Core<'_, B> {
         // SAFETY: just taken from the free set by this thread, and none of its chains exists.
         unsafe {
             self.parents.with(parent, |p| {
-                *p = Parent { request: Some(request), lba, flush_follows, ..Parent::unused() };
+                *p = Parent { request: ManuallyDrop::new(Some(request)), lba, flush_follows, ..Parent::unused() };
             });
         }
         Ok(parent)

@@ -4,6 +4,8 @@
 //! A [`Batch`] stages requests and publishes them with one index store and one doorbell decision; dropping it publishes
 //! too, so that no request is forgotten. [`OwnedQueue::reap`] drains what the device has used; [`OwnedQueue::arm`] asks
 //! for an interrupt and looks again. The usual loop: reap; if nothing came, `arm`; if that says nothing is there, wait.
+//!
+//! Dropping a queue leaks the buffers in flight: the device may still write them. [`OwnedQueue::reclaim`] is the way out.
 use super::core::{Core, Shape, Violation};
 use super::oversize::Next;
 use super::prepared::Prepared;

@@ -11,7 +11,7 @@ use crate::exit::{self, Exit};
 use core::arch::global_asm;
 
 /// Bytes of the boot processor's stack; its lowest page becomes the guard.
-pub const STACK_LEN: usize = 256 * 1024;
+pub const STACK_LEN: usize = 1024 * 1024;
 /// CR4: PAE, OSFXSR, OSXMMEXCPT.
 pub const CR4: u32 = 0x620;
 /// CR0: paging, write protection, native FPU errors, protected mode.

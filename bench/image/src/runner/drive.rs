@@ -41,6 +41,9 @@ pub trait Drive<B> {
     /// Asks for an interrupt after `want` more completions; true: look again first.
     fn arm(&mut self, want: u16) -> bool;
 
+    /// After an interrupt: counts it, and asks for no more of them while completions are taken.
+    fn woken(&mut self) {}
+
     /// The counters of its queue; a queue that several drives share is counted by the first of them.
     fn statistics(&self) -> Statistics;
 
@@ -86,6 +89,11 @@ impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for OwnedQ
 
     fn arm(&mut self, want: u16) -> bool {
         OwnedQueue::arm(self, want)
+    }
+
+    fn woken(&mut self) {
+        self.note_interrupt();
+        self.disarm();
     }
 
     fn statistics(&self) -> Statistics {

@@ -175,6 +175,7 @@ impl<'j, B, D: Drive<B>, C: Content<B>, W: Waiter> Job<'j, B, D, C, W> {
         while taken < want {
             if self.plan.mode == Mode::Interrupt && !self.drive.arm((want - taken) as u16) {
                 self.waiter.wait();
+                self.drive.woken();
             }
             taken += self.reap();
         }
