@@ -32,7 +32,7 @@ pub(crate) fn index_before_device_event() {
     full_fence();
 }
 
-/// The wish for an interrupt is visible before the last look at the used index (2.7.7.1, 2.7.10). Without the full
+/// The wish for an interrupt is visible before the last look at the used index (2.7.7.1, 2.7.14). Without the full
 /// fence a completion may fall between the look and the wish.
 ///
 /// Here: store `used_event` or `avail.flags`, **this**, load `used.idx`. Device: store `used.idx`, full fence, load

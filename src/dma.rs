@@ -160,8 +160,8 @@ impl<'m> DmaRegion<'m> {
     /// Takes authority over a region.
     ///
     /// # Safety
-    /// `base` points to `len` bytes, zeroed or otherwise initialised, that live for `'m`, are mapped for the device at
-    /// `device..device + len` for as long, and are accessed by nobody else. `device + len` does not overflow.
+    /// `base` points to `len` bytes, zeroed or otherwise initialised, that live for `'m` and until the device was reset,
+    /// are mapped for the device at `device..device + len` for as long, and are accessed by nobody else. `device + len` does not overflow.
     pub unsafe fn new(base: NonNull<u8>, device: DeviceAddress, len: usize) -> Self {
         Self { rest: DmaBlock { base, device, len, memory: PhantomData } }
     }

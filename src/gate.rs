@@ -10,7 +10,7 @@
 //!
 //! Why two full fences: the loser stores its mark and then reads `held`; the holder clears `held` and then reads the
 //! mark. That is store buffering; with acquire and release alone both may read the old value and the mark is lost
-//! (the loom model fails without either fence). A holder that is preempted delays what was left with it; nobody spins.
+//! (the models fail without either fence). A holder that is preempted delays what was left with it; nobody spins.
 use crate::sync::{Flag, Ordering, full_fence};
 
 /// The gate. Two words, meant to sit on a cache line of their own.
@@ -28,13 +28,14 @@ impl Gate {
     #[inline(always)]
     pub(crate) fn enter(&self) -> bool {
         // Acquire: pairs with the release in `leave`; what the last holder did to the guarded state is visible.
-        !self.held.load(Ordering::Relaxed) && !self.held.swap(true, Ordering::Acquire)
+        !self.held.load(Ordering::Relaxed) && self.held.raise(Ordering::Acquire)
     }
 
     /// Leaves word for the holder, then tries once more. False: the holder will see the word.
     pub(crate) fn insist(&self) -> bool {
-        // Release: what this thread made visible before is seen by the holder whose `answer` reads this store.
-        self.asked.store(true, Ordering::Release);
+        // Release: what this thread made visible before is seen by the holder whose `answer` reads this word. A swap,
+        // not a store: a store would cut off the word that it overwrites, whose author the holder would not see.
+        self.asked.swap(true, Ordering::Release);
         // Partner: the fence in `leave`. Either this thread's look at `held` follows the holder's clearing of it, or
         // the holder's look at `asked` follows the store above.
         full_fence();

@@ -28,6 +28,8 @@ mod gate;
 pub mod geometry;
 pub mod interrupt;
 mod memory;
+#[cfg(all(test, loom))]
+mod models;
 pub mod platform;
 pub mod queue;
 pub mod request;

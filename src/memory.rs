@@ -5,7 +5,8 @@
 //! index, right or wrong, reaches outside it: the accessors are safe, and the mask is the price (one instruction).
 //! It knows neither rings nor slots. Fields are little-endian on the wire.
 //!
-//! Under loom a table owns loom atomics instead of looking at DMA memory; a clone shares them, for the model's device.
+//! Under loom a table is made of loom atomics, and tables at one address are one table: a model's device finds the
+//! driver's rings as every device does, by address.
 #![allow(
     clippy::cast_ptr_alignment,
     reason = "the table's alignment is checked when it is made, the offset's by const"
@@ -25,7 +26,7 @@ pub(crate) struct Records<'m, const STRIDE: usize> {
     #[cfg(loom)]
     first: usize,
     #[cfg(loom)]
-    words: std::sync::Arc<[loom::sync::atomic::AtomicU64]>,
+    words: modelled::Words,
     #[cfg(loom)]
     memory: std::marker::PhantomData<&'m ()>,
 }
@@ -44,22 +45,24 @@ impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
     }
 
     /// The table at the start of `block`; `None` if it does not fit there or is not aligned to `STRIDE` (8 at most).
-    #[cfg(not(loom))]
     pub(crate) fn new(block: &DmaBlock<'m>, count: usize) -> Option<Self> {
         let align = if STRIDE < 8 { STRIDE } else { 8 };
         let fits = count.is_power_of_two() && Self::bytes(count) <= block.len();
         let aligned = block.base().as_ptr().addr().is_multiple_of(align);
-        (fits && aligned).then(|| Self { mask: count - 1, base: block.base(), memory: PhantomData })
+        (fits && aligned).then(|| Self::at(block, count))
+    }
+
+    #[cfg(not(loom))]
+    fn at(block: &DmaBlock<'m>, count: usize) -> Self {
+        Self { mask: count - 1, base: block.base(), memory: PhantomData }
     }
 
     #[cfg(loom)]
-    pub(crate) fn new(_: &DmaBlock<'m>, count: usize) -> Option<Self> {
-        let words = (0..count * Self::WORDS).map(|_| loom::sync::atomic::AtomicU64::new(0)).collect();
-        Some(Self { mask: count - 1, first: 0, words, memory: std::marker::PhantomData })
+    fn at(block: &DmaBlock<'m>, count: usize) -> Self {
+        let words = modelled::table(block.base().as_ptr().addr(), STRIDE, count * Self::WORDS);
+        Self { mask: count - 1, first: 0, words, memory: std::marker::PhantomData }
     }
-}
 
-impl<const STRIDE: usize> Records<'_, STRIDE> {
     /// `count` (a power of two) records from `first` on, as a table that shares them; `None` if not all are inside.
     pub(crate) fn part(&self, first: usize, count: usize) -> Option<Self> {
         let fits = count.is_power_of_two() && first.checked_add(count)? <= self.mask + 1;
@@ -85,6 +88,32 @@ impl<const STRIDE: usize> Records<'_, STRIDE> {
 impl<const STRIDE: usize> Clone for Records<'_, STRIDE> {
     fn clone(&self) -> Self {
         Self { mask: self.mask, first: self.first, words: self.words.clone(), memory: std::marker::PhantomData }
+    }
+}
+
+/// What stands for DMA memory in loom's models.
+#[cfg(loom)]
+mod modelled {
+    use loom::sync::atomic::AtomicU64;
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+    pub(super) type Words = Arc<Vec<AtomicU64>>;
+
+    type Tables = BTreeMap<(usize, usize), Weak<Vec<AtomicU64>>>;
+
+    /// By address and stride. An entry dies with its last table, so that an execution of a model finds nothing of the
+    /// one before.
+    static TABLES: Mutex<Tables> = Mutex::new(Tables::new());
+
+    pub(super) fn table(address: usize, stride: usize, words: usize) -> Words {
+        let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = tables.entry((address, stride)).or_default();
+        entry.upgrade().filter(|table| table.len() == words).unwrap_or_else(|| {
+            let table: Words = Arc::new((0..words).map(|_| AtomicU64::new(0)).collect());
+            *entry = Arc::downgrade(&table);
+            table
+        })
     }
 }
 

@@ -49,8 +49,10 @@ impl State {
     pub(crate) const LARGE_TABLE: u32 = 1 << 6;
     /// What makes a completion more than handing back a buffer.
     pub(crate) const SPECIAL: u32 = Self::FLUSH_FOLLOWS | Self::CHILD | Self::LARGE_TABLE;
-    const OWNER: u32 = 1 << 7;
-    const GENERATION: u32 = 1 << 12;
+    /// The FLUSH that follows a write: the device has done the write, so there is nothing to withdraw.
+    pub(crate) const FLUSHES: u32 = 1 << 7;
+    const OWNER: u32 = 1 << 8;
+    const GENERATION: u32 = 1 << 13;
 
     #[inline(always)]
     pub(crate) fn phase(self) -> u32 {
@@ -62,7 +64,7 @@ impl State {
         self.0 & flag != 0
     }
 
-    /// How often the slot was used, modulo 2^20.
+    /// How often the slot was used, modulo 2^19.
     #[inline(always)]
     pub(crate) fn generation(self) -> u32 {
         self.0 / Self::GENERATION
@@ -163,6 +165,13 @@ impl<B> Record<B> {
     pub(crate) unsafe fn take_whole(&self) -> (u64, B) {
         // SAFETY: exclusive and initialised by the contract; the caller releases the state, so it is read once.
         unsafe { self.content.with(|content| (content.token, content.buffer.assume_init_read())) }
+    }
+
+    /// Enters state 3. Release: a device may answer what it was never told of; then nothing but this store orders the
+    /// claimer's content before the drainer that finds the slot in flight.
+    #[inline(always)]
+    pub(crate) fn set_in_flight(&self, state: State) {
+        self.state.store(state.moved_to(State::IN_FLIGHT).0, Ordering::Release);
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Counts of what the I/O path spent; only this crate's tests see them.
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) mod spent {
     std::thread_local!(static COUNT: core::cell::Cell<u64> = const { core::cell::Cell::new(0) });
 
@@ -25,7 +25,7 @@ pub(crate) mod spent {
 
 #[inline(always)]
 fn count() {
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     spent::one();
 }
 
@@ -65,6 +65,13 @@ impl Flag {
     #[inline(always)]
     pub(crate) fn store(&self, value: bool, order: Ordering) {
         self.0.store(value, order);
+    }
+
+    /// Sets the flag if it is not set, and says whether that was so; leaves it untouched otherwise. Counted.
+    #[inline(always)]
+    pub(crate) fn raise(&self, order: Ordering) -> bool {
+        count();
+        self.0.compare_exchange(false, true, order, Ordering::Relaxed).is_ok()
     }
 
     /// Counted.
@@ -122,9 +129,10 @@ impl Word {
     }
 }
 
-/// A counter that one thread at a time adds to and anyone reads: two plain moves, no locked instruction.
+/// A counter that one thread at a time adds to and anyone reads: two plain moves, no locked instruction. Nothing is
+/// ordered by a counter, so loom does not see them.
 #[derive(Default)]
-pub(crate) struct Tally(AtomicU64);
+pub(crate) struct Tally(core::sync::atomic::AtomicU64);
 
 impl Tally {
     /// Adds; the caller is this counter's only writer at the time (the queue's owner, or the holder of the gate that

@@ -15,7 +15,7 @@ use crate::request::{Operation, Request};
 use crate::ring::chain::{Head, INLINE};
 use crate::slot::{Answer, Bitmap, State};
 use crate::spec::SECTOR_SHIFT;
-use crate::sync::Guarded;
+use crate::sync::{Guarded, Ordering, light_fence};
 use arrayvec::ArrayVec;
 use core::mem::ManuallyDrop;
 
@@ -201,7 +201,7 @@ impl<B: Buffer> Core<'_, B> {
                 let discard = operation == Operation::Discard;
                 let limits = if discard { self.geometry.discard } else { self.geometry.write_zeroes };
                 let end = request.lba + u64::from(request.sectors);
-                let sectors = range_piece(parent.lba, end, limits?)?;
+                let sectors = range_piece(parent.lba, end, limits?, self.limits.unit >> SECTOR_SHIFT)?;
                 let lba = parent.take_sectors(u64::from(sectors));
                 (self.stage_range(slot, operation, lba, sectors, unmap), 0)
             }
@@ -228,6 +228,8 @@ impl<B: Buffer> Core<'_, B> {
     /// The slot was just settled by this thread, which drains the used ring.
     #[cold]
     pub(crate) unsafe fn follow(&self, slot: u16, state: State, answer: Answer, phase: u32) -> Next<B> {
+        // Partner: `Record::set_in_flight`, whose store `state` was read from, whatever the device knew of the chain.
+        light_fence(Ordering::Acquire);
         if state.has(State::LARGE_TABLE) {
             self.return_table(slot);
         }
@@ -239,7 +241,8 @@ impl<B: Buffer> Core<'_, B> {
         }
         if state.has(State::FLUSH_FOLLOWS) && answer == Answer::OK {
             let head = self.chain_up(slot, Operation::Flush, 0, &[]);
-            self.stage_again(slot, head, 0, phase, State::owned_by(state.owner()) | State::BUFFER);
+            let flags = State::owned_by(state.owner()) | State::BUFFER | State::FLUSHES;
+            self.stage_again(slot, head, 0, phase, flags);
             return Next::Staged(head);
         }
         // SAFETY: the slot is this thread's and its state still says what it holds.
@@ -283,9 +286,9 @@ impl<B: Buffer> Core<'_, B> {
     }
 }
 
-/// How many sectors of `lba..end` the next chain covers: at most the limit, and cut at the device's alignment where
-/// that leaves something. `None` at the end.
-fn range_piece(lba: u64, end: u64, limits: RangeLimits) -> Option<u32> {
+/// How many sectors of `lba..end` the next chain covers: at most the limit, in blocks of `block` sectors, and cut at the
+/// device's alignment where that leaves something. `None` at the end.
+fn range_piece(lba: u64, end: u64, limits: RangeLimits, block: u32) -> Option<u32> {
     let most = lba + u64::from(limits.max_sectors);
     if lba >= end {
         return None;
@@ -293,8 +296,10 @@ fn range_piece(lba: u64, end: u64, limits: RangeLimits) -> Option<u32> {
     if most >= end {
         return Some((end - lba) as u32);
     }
-    let aligned = most - most % u64::from(limits.alignment.max(1));
-    Some((if aligned > lba { aligned - lba } else { most - lba }) as u32)
+    let block = u64::from(block);
+    let at_multiple = |of: u64| Some(most - most % of).filter(|cut| *cut > lba && cut.is_multiple_of(block));
+    let cut = at_multiple(limits.alignment.max(1).into()).or_else(|| at_multiple(block)).unwrap_or(most);
+    Some((cut - lba) as u32)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -338,11 +343,21 @@ mod tests {
     #[test]
     fn ranges_are_cut_at_the_devices_alignment() {
         let limits = RangeLimits { max_sectors: 100, alignment: 64, may_unmap: false };
-        assert_eq!(range_piece(10, 1000, limits), Some(54), "to the boundary at 64");
-        assert_eq!(range_piece(64, 1000, limits), Some(64));
-        assert_eq!(range_piece(960, 1000, limits), Some(40));
-        assert_eq!(range_piece(1000, 1000, limits), None);
+        assert_eq!(range_piece(10, 1000, limits, 1), Some(54), "to the boundary at 64");
+        assert_eq!(range_piece(64, 1000, limits, 1), Some(64));
+        assert_eq!(range_piece(960, 1000, limits, 1), Some(40));
+        assert_eq!(range_piece(1000, 1000, limits, 1), None);
         let coarse = RangeLimits { alignment: 4096, ..limits };
-        assert_eq!(range_piece(10, 1000, coarse), Some(100), "progress goes before alignment");
+        assert_eq!(range_piece(10, 1000, coarse, 1), Some(100), "progress goes before alignment");
+    }
+
+    #[test]
+    fn ranges_are_cut_into_whole_blocks() {
+        let odd = RangeLimits { max_sectors: 4_194_303, alignment: 1, may_unmap: false };
+        assert_eq!(range_piece(8, 1 << 40, odd, 8), Some(4_194_296), "the limit of QEMU, blocks of 4096 bytes");
+        let misfit = RangeLimits { max_sectors: 101, alignment: 13, may_unmap: false };
+        assert_eq!(range_piece(16, 328, misfit, 8), Some(96), "blocks go before alignment");
+        let small = RangeLimits { max_sectors: 5, ..odd };
+        assert_eq!(range_piece(16, 328, small, 8), Some(5), "no whole block: the device may refuse it");
     }
 }

@@ -315,7 +315,8 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     }
 
     /// Asks for an interrupt once `want` more requests (at least 1, at most those in flight) are done, and looks again.
-    /// True: something can be reaped now, and no interrupt may come for it.
+    /// True: something can be reaped now, and no interrupt may come for it; or the queue is broken
+    /// ([`OwnedQueue::broken`]), and none will.
     pub fn arm(&mut self, want: u16) -> bool {
         let outstanding = self.consumer.outstanding(&self.producer);
         if self.unusual || self.consumer.known() > 0 {

@@ -4,7 +4,8 @@
 //! gate free publishes its batch directly; whoever does not leaves its slots in the staged set and word at the gate,
 //! and the holder takes them along. Draining works the same way behind a gate of its own: completions of the drainer's
 //! own requests are handed over directly, those of others are parked in their slots and their submitters woken.
-//! A holder that is preempted delays what was left with it; it loses nothing and nobody spins.
+//! A holder that is preempted delays what was left with it, and before its doorbell also what was published since; it
+//! loses nothing and nobody spins.
 //!
 //! The doorbell decision of a published range uses the range as the holder knows it and the full fence of
 //! [`Gate::leave`]: one fence orders the index before the device's event index *and* the gate before the word left at
@@ -32,7 +33,8 @@ use crossbeam_utils::CachePadded;
 
 /// Tells a submitter that a completion of its own waits for it.
 pub trait Wake: Send + Sync {
-    /// Wakes submitter number `submitter`. Called outside of every gate, at most once per drain and submitter.
+    /// Wakes submitter number `submitter`. Called outside of every gate, at most once per drain and submitter. A wake
+    /// that comes before the submitter waits is not lost: its next wait returns at once.
     fn wake(&self, submitter: u8);
 }
 
@@ -170,7 +172,7 @@ impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
         for slot in slots_of(w, bits) {
             let record = self.core().record(slot);
             let state = record.state();
-            record.set_state(state.moved_to(State::IN_FLIGHT));
+            record.set_in_flight(state);
             self.core().ring.offer(producer, self.core().chains.head_of(slot, state.has(State::OTHER_HEAD)));
         }
     }
@@ -187,6 +189,11 @@ impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
         self.reaping.counters.violations.add(1);
         let at = VIOLATIONS.iter().position(|v| *v == violation).unwrap_or(0);
         self.reaping.broken.store(at as u32 + 1, Ordering::Relaxed);
+    }
+
+    /// Everybody, as bits.
+    pub(super) fn everybody(&self) -> u64 {
+        u64::from(*self.submitters.lock())
     }
 
     /// The counters.

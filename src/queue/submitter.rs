@@ -56,7 +56,8 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     }
 
     /// Hands completions of this submitter's requests to `sink` and returns how many. Drains the used ring for all
-    /// submitters when nobody else is at it; otherwise leaves word and takes what was parked.
+    /// submitters when nobody else is at it; otherwise leaves word and takes what was parked. `sink` runs inside of the
+    /// drainer's section: it must not panic, or nobody drains again.
     #[inline]
     pub fn reap(&mut self, mut sink: impl FnMut(Completion<B>)) -> usize {
         let reaping = &self.queue.reaping;
@@ -110,6 +111,7 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         let queue = self.queue;
         let mut drained = Drained { word: 0, freed: 0, parked: 0, taken: 0, handed: 0, woken: 0 };
         queue.reaping.gate.answer();
+        let was_broken = queue.broken().is_some();
         let owner = State::owned_by(self.number);
         for _ in 0..self.ready() {
             // SAFETY: this thread holds the reap gate.
@@ -129,6 +131,7 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
             match queue.core().settle(entry) {
                 Ok((slot, state, answer)) => self.finish(slot, state, answer, &mut drained, sink),
                 Err(violation) => {
+                    drained.taken -= 1;
                     queue.break_with(violation);
                     break;
                 }
@@ -136,6 +139,10 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         }
         queue.reaping.counters.completed.add(drained.taken);
         self.flush(&mut drained);
+        // Nobody's completion comes any more: whoever sleeps on one is to know.
+        if !was_broken && queue.broken().is_some() {
+            drained.woken = queue.everybody();
+        }
         (drained.handed, drained.woken)
     }
 
@@ -239,17 +246,19 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     }
 
     /// Asks for an interrupt at the next completion of anybody's, and looks again. True: something can be reaped now,
-    /// or somebody else is draining: reap and ask again before waiting. (There is one event index and many submitters:
-    /// one that wished for a later completion would move another's wish away.)
+    /// somebody else is draining, or the queue is broken: reap, look at [`SharedQueue::broken`] and ask again before
+    /// waiting. (There is one event index and many submitters: one that wished for a later completion would move
+    /// another's wish away.) Without EVENT_IDX the wish lasts: every later completion interrupts.
     pub fn arm(&mut self) -> bool {
         let queue = self.queue;
-        let parked = (0..queue.core().parked.len()).any(|w| queue.core().parked.peek(w) & self.mine[w] != 0);
-        if parked || queue.broken().is_some() || !queue.reaping.gate.enter() {
+        if queue.broken().is_some() || !queue.reaping.gate.enter() {
             return true;
         }
         // SAFETY: this thread holds the reap gate.
         let ready = unsafe { queue.reaping.consumer.with(|consumer| queue.core().ring.arm(consumer, 1)) };
-        queue.reaping.gate.leave() || ready
+        // Under the gate, where nobody else can be parking something for this submitter.
+        let parked = (0..queue.core().parked.len()).any(|w| queue.core().parked.peek(w) & self.mine[w] != 0);
+        queue.reaping.gate.leave() || ready || parked
     }
 
     /// Withdraws a request that the device does not know yet; `None` when it does, or when the ticket is not of this
@@ -257,9 +266,15 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     pub fn cancel(&mut self, ticket: Ticket) -> Option<Completion<B>> {
         let core = self.queue.core();
         let (word, bit) = (usize::from(ticket.slot) / 64, 1 << (ticket.slot % 64));
-        let mine = self.mine.get(word)? & bit != 0 && core.ticket(ticket.slot) == ticket;
+        // Not mine: perhaps no slot of this queue at all.
+        if self.mine.get(word)? & bit == 0 || core.ticket(ticket.slot) != ticket {
+            return None;
+        }
+        // One of these is set during the whole life of a durable write or a cut request, so that it is found whenever a
+        // drainer stages the next chain: the device knows such a request although its slot is staged.
         let state = core.record(ticket.slot).state();
-        if !mine || state.has(State::CHILD) || core.staged.take_of(word, bit) == 0 {
+        let known = state.has(State::CHILD | State::FLUSH_FOLLOWS | State::FLUSHES);
+        if known || core.staged.take_of(word, bit) == 0 {
             return None;
         }
         if state.has(State::LARGE_TABLE) {

@@ -17,6 +17,8 @@ use crate::dma::{DeviceAddress, DmaBlock, Segment};
 use crate::memory::Records;
 use crate::ring::crossed;
 use crate::spec::SUPPRESS;
+#[cfg(all(test, loom))]
+use crate::sync::{Ordering, light_fence};
 
 /// Where the parts of a ring of `size` entries lie in its block.
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +130,6 @@ pub(crate) struct UsedEntry {
 }
 
 /// The ring's memory.
-#[cfg_attr(loom, derive(Clone))]
 pub(crate) struct SplitRing<'m> {
     size: u16,
     event_idx: bool,
@@ -265,6 +266,56 @@ impl<'m> SplitRing<'m> {
         }
         self.used_event.store16::<0>(0, 0);
         self.avail_event.store16::<0>(0, 0);
+    }
+}
+
+/// The device's half of the same memory, as the specification has it, for the models that play the device.
+#[cfg(all(test, loom))]
+impl SplitRing<'_> {
+    /// Loads the available index; entries and descriptors are read after it.
+    pub(crate) fn device_available(&self) -> u16 {
+        let index = self.available_head.load16::<INDEX>(0);
+        light_fence(Ordering::Acquire);
+        index
+    }
+
+    /// The head in entry `at` of the available ring.
+    pub(crate) fn device_head(&self, at: u16) -> u16 {
+        self.available.load16::<0>(at as usize)
+    }
+
+    /// Address, then length, flags and next of a descriptor.
+    pub(crate) fn device_descriptor(&self, index: u16) -> (u64, u64) {
+        (self.descriptors.load64::<0>(index as usize), self.descriptors.load64::<8>(index as usize))
+    }
+
+    /// Stores entry `at` of the used ring; status and data were stored before.
+    pub(crate) fn device_use(&self, at: u16, id: u16, len: u32) {
+        self.used.store64::<0>(at as usize, u64::from(id) | u64::from(len) << 32);
+    }
+
+    /// Offers used entries to the driver.
+    pub(crate) fn device_publish_used(&self, index: u16) {
+        light_fence(Ordering::Release);
+        self.used_head.store16::<INDEX>(0, index);
+    }
+
+    /// Whether the driver wants to hear that the used index moved; after a full fence (2.7.7.2).
+    pub(crate) fn driver_wants(&self, old: u16, new: u16) -> bool {
+        if self.event_idx {
+            crossed(self.used_event.load16::<0>(0), old, new)
+        } else {
+            self.available_head.load16::<FLAGS>(0) & SUPPRESS == 0
+        }
+    }
+
+    /// Asks for a notification once available entry `index` is offered, or takes that back.
+    pub(crate) fn device_event(&self, index: u16, wanted: bool) {
+        if self.event_idx {
+            self.avail_event.store16::<0>(0, if wanted { index } else { index.wrapping_sub(1) });
+        } else {
+            self.used_head.store16::<FLAGS>(0, if wanted { 0 } else { SUPPRESS });
+        }
     }
 }
 

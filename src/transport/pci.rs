@@ -329,7 +329,7 @@ impl Doorbell for PciDoorbell<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::dma::DeviceAddress;

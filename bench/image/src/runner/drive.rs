@@ -3,7 +3,7 @@
 //! The same loop and the same instruction count then serve every driver. `submit` takes work that stands ready in
 //! memory; nothing of making it is charged to the driver.
 use drv_virtio_block::dma::{DeviceReadable, DeviceWritable};
-use drv_virtio_block::queue::{OwnedQueue, Statistics, Submitter, Wake};
+use drv_virtio_block::queue::{OwnedQueue, Statistics, Submitter, Violation, Wake};
 use drv_virtio_block::request::{Completion, Lba, Refusal, Request};
 use drv_virtio_block::transport::Doorbell;
 use workload::pattern::Op;
@@ -40,6 +40,11 @@ pub trait Drive<B> {
 
     /// Asks for an interrupt after `want` more completions; true: look again first.
     fn arm(&mut self, want: u16) -> bool;
+
+    /// What the device did to end it all, if anything.
+    fn broken(&self) -> Option<Violation> {
+        None
+    }
 
     /// After an interrupt: counts it, and asks for no more of them while completions are taken.
     fn woken(&mut self) {}
@@ -91,6 +96,10 @@ impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for OwnedQ
         OwnedQueue::arm(self, want)
     }
 
+    fn broken(&self) -> Option<Violation> {
+        OwnedQueue::broken(self)
+    }
+
     fn woken(&mut self) {
         self.note_interrupt();
         self.disarm();
@@ -125,6 +134,10 @@ impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell, W: Wake> Drive<B> f
 
     fn arm(&mut self, _: u16) -> bool {
         Submitter::arm(self)
+    }
+
+    fn broken(&self) -> Option<Violation> {
+        self.queue().broken()
     }
 
     fn statistics(&self) -> Statistics {

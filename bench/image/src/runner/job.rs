@@ -173,6 +173,9 @@ impl<'j, B, D: Drive<B>, C: Content<B>, W: Waiter> Job<'j, B, D, C, W> {
         let want = lacking.max(self.plan.complete_min.min(self.in_flight() - waiting) * usize::from(lacking > 0));
         let mut taken = self.reap();
         while taken < want {
+            if let Some(violation) = self.drive.broken() {
+                panic!("the device broke its queue: {violation}");
+            }
             if self.plan.mode == Mode::Interrupt && !self.drive.arm((want - taken) as u16) {
                 self.waiter.wait();
                 self.drive.woken();
