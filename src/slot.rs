@@ -331,20 +331,31 @@ impl<'m> Bitmap<'m> {
     /// has enough, so that a batch is one claim.
     pub(crate) fn take(&self, want: u32, near: &mut usize) -> Option<(usize, u64)> {
         loop {
-            let enough = |w: &usize| self.peek(*w).count_ones() >= want;
-            let w = Some(*near).filter(enough).or_else(|| (0..self.len()).find(enough)).or_else(|| {
-                (0..self.len()).max_by_key(|&w| self.peek(w).count_ones()).filter(|&w| self.peek(w) != 0)
-            })?;
-            *near = w;
-            let word = self.peek(w);
-            let bits = lowest(word, want);
+            let word = self.peek(*near);
+            let (bits, count) = lowest(word, want);
+            if count < want {
+                let best = self.best_word(want)?;
+                if best != *near {
+                    *near = best;
+                    continue;
+                }
+            }
             // Acquire: pairs with the release of `put`; the slot's former user is done with its record.
-            if bits != 0
-                && self.words[w].compare_exchange(word, word & !bits, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            if self.words[*near]
+                .compare_exchange(word, word & !bits, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok_and(|_| bits != 0)
             {
-                return Some((w, bits));
+                return Some((*near, bits));
             }
         }
+    }
+
+    /// The first word that has `want` members, or the one that has most; `None` when the set looks empty.
+    #[cold]
+    fn best_word(&self, want: u32) -> Option<usize> {
+        let members = |w: usize| self.peek(w).count_ones();
+        let enough = (0..self.len()).find(|&w| members(w) >= want);
+        enough.or_else(|| (0..self.len()).max_by_key(|&w| members(w)).filter(|&w| members(w) > 0))
     }
 
     /// Adds `bits` to word `w`.
@@ -378,16 +389,15 @@ impl<'m> Bitmap<'m> {
     }
 }
 
-/// The lowest `want` bits of `word`.
-pub(crate) fn lowest(word: u64, want: u32) -> u64 {
-    if word.count_ones() <= want {
-        return word;
-    }
-    let mut rest = word;
-    for _ in 0..want {
+/// The lowest bits of `word`, at most `want`, and how many they are.
+#[inline(always)]
+fn lowest(word: u64, want: u32) -> (u64, u32) {
+    let (mut rest, mut count) = (word, 0);
+    while rest != 0 && count < want {
         rest &= rest - 1;
+        count += 1;
     }
-    word & !rest
+    (word & !rest, count)
 }
 
 /// The slots of a bitmap word, lowest first.
