@@ -222,3 +222,37 @@ fn count(key: &str, value: &str, range: std::ops::RangeInclusive<u16>) -> Result
         _ => bail!("{key} does not take `{value}`: give {} to {}", range.start(), range.end()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(words: &str) -> Job {
+        Draft::of(words).unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn every_job_has_a_vcpu_and_shared_interrupts_one_more() {
+        assert_eq!(job("numjobs=2 mode=interrupt").machine.vcpus, 2);
+        assert_eq!(job("numjobs=2 mode=interrupt vectors=1").machine.vcpus, 3);
+        assert_eq!(job("numjobs=2 queues=1 mode=interrupt").machine.vcpus, 3);
+        assert_eq!(job("numjobs=2 queues=1 mode=polled").machine.vcpus, 2);
+    }
+
+    #[test]
+    fn vectors_follow_the_queues_unless_they_are_given() {
+        assert_eq!(job("queues=4 mode=interrupt").machine.device.vectors, 5);
+        assert_eq!(job("queues=4 mode=interrupt vectors=0").machine.device.vectors, 0);
+    }
+
+    #[test]
+    fn the_guest_has_memory_for_every_request_in_flight() {
+        let small = job("iodepth=1").machine.memory_mib;
+        assert!(job("iodepth=128 bs=1m numjobs=4").machine.memory_mib >= small + 512 - 64);
+    }
+
+    #[test]
+    fn the_null_disk_grows_with_the_job() {
+        assert_eq!(job("size=4g").machine.disk.bytes(), 4 << 30);
+    }
+}

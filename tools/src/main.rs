@@ -1,8 +1,8 @@
 //! The command line of drv-virtio-block: `cargo xtask setup|image|bench|test`.
 //!
-//! Where to read: [`cli`] what can be typed; [`mod@bench`] the main job, of [`job`]s from [`jobfile`]s or the [`matrix`];
-//! [`mod@run`] one run: a [`vm`] on a [`machine`], to a report; [`figures`], [`table`], [`json`] what is shown;
-//! [`testrun`] and [`scenarios`] what is tested. Every error is one line that says what to do.
+//! Where to read: [`cli`] what can be typed; [`mod@bench`] the main job, of [`job`]s from [`jobfile`]s or the
+//! [`matrix`]; [`mod@run`] one run: a [`vm`] on a [`machine`], to a report; [`figures`], [`table`], [`json`] what is
+//! shown; [`testrun`] and [`scenarios`] what is tested. Every error is one line that says what to do.
 mod accel;
 mod bench;
 mod cli;
