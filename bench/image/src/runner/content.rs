@@ -66,11 +66,12 @@ impl Content<Scattered> for Verified<'_> {
 
     fn end(&mut self, place: usize, io: &Io, success: bool) -> bool {
         let mut sound = true;
-        if success && io.op == Op::Read {
-            if let Err(fault) = self.ledger.check(io, self.places.data(place, io.bytes)) {
-                sound = false;
-                self.first_fault.get_or_insert_with(|| alloc::format!("{fault}"));
-            }
+        if success
+            && io.op == Op::Read
+            && let Err(fault) = self.ledger.check(io, self.places.data(place, io.bytes))
+        {
+            sound = false;
+            self.first_fault.get_or_insert_with(|| alloc::format!("{fault}"));
         }
         let outcome = if success { Outcome::Done } else { Outcome::Failed };
         sound & self.ledger.finish(io, outcome).is_ok()

@@ -5,6 +5,7 @@
 //! the interrupt and rings the doorbell of every job. Nobody polls for an interrupt.
 use super::job::{Done, Waiter};
 use super::rig::Rig;
+use crate::cpu::job::Job;
 use crate::cpu::{self, CpuId};
 use crate::irq::{self, Doorbell, NEVER};
 use alloc::boxed::Box;
@@ -161,5 +162,5 @@ pub fn run<D: Send + 'static>(
         }
     }
     started.reverse();
-    started.into_iter().map(|job| job.join()).collect()
+    started.into_iter().map(Job::join).collect()
 }

@@ -37,12 +37,12 @@ pub fn run(mut rig: Rig<Prepared<'static, Scattered>>) -> Result<(), String> {
     refusals(&mut queue, &places)?;
     let mut queue = reset(rig, id, queue, &places)?;
     read_back(&mut queue, &mut places, HERE, 2, PLACE)?;
-    note("operations: identity, write, durable write, read, flush, write zeroes, discard, refusals, reset")
+    note("operations: identity, write, durable write, read, flush, write zeroes, discard, refusals, reset");
+    Ok(())
 }
 
-fn note(text: &str) -> Result<(), String> {
+fn note(text: &str) {
     say(&Line::Note(Note::new(format_args!("{text}"))));
-    Ok(())
 }
 
 /// Submits one request and polls until it is over.
@@ -60,7 +60,8 @@ fn identity(queue: &mut Queue, places: &mut Places) -> Result<(), String> {
     one(queue, Request::get_id(places.scattered(0, 20, &[])))?;
     let id = places.data(0, 20);
     let len = id.iter().position(|byte| *byte == 0).unwrap_or(20);
-    note(&format!("identity: {}", core::str::from_utf8(&id[..len]).map_err(|e| e.to_string())?))
+    note(&format!("identity: {}", core::str::from_utf8(&id[..len]).map_err(|e| e.to_string())?));
+    Ok(())
 }
 
 /// Writes a place in many pieces, durably and not, and reads it back in one.

@@ -119,9 +119,14 @@ impl RawMemory {
 }
 
 impl<D: Doorbell> Raw<D> {
-    fn index(&self, ring: *mut u16) -> &AtomicU16 {
-        // SAFETY: word 1 of either ring is its index, aligned and alive as long as `self`; all access is atomic.
-        unsafe { AtomicU16::from_ptr(ring.add(1)) }
+    fn available_index(&self) -> &AtomicU16 {
+        // SAFETY: word 1 of the ring is its index, aligned and alive as long as `self`; all access is atomic.
+        unsafe { AtomicU16::from_ptr(self.available.add(1)) }
+    }
+
+    fn used_index(&self) -> &AtomicU16 {
+        // SAFETY: as above.
+        unsafe { AtomicU16::from_ptr(self.used.add(1)) }
     }
 
     #[inline(always)]
@@ -155,7 +160,7 @@ impl<D: Doorbell> Drive<Page> for Raw<D> {
             self.stage(work);
         }
         self.submitted += u64::from(self.tail.wrapping_sub(old));
-        self.index(self.available).store(self.tail, Ordering::Release);
+        self.available_index().store(self.tail, Ordering::Release);
         // Partner: the device's fence between storing its event index and looking at ours.
         fence(Ordering::SeqCst);
         // SAFETY: the available event index ends the used ring.
@@ -169,12 +174,12 @@ impl<D: Doorbell> Drive<Page> for Raw<D> {
 
     #[inline(always)]
     fn reap(&mut self, max: usize, mut done: impl FnMut(u64, bool)) -> usize {
-        let ready = self.index(self.used).load(Ordering::Acquire).wrapping_sub(self.head);
+        let ready = self.used_index().load(Ordering::Acquire).wrapping_sub(self.head);
         let count = usize::from(ready).min(max);
         for _ in 0..count {
             let at = 2 + 4 * usize::from(self.head & (self.size - 1));
-            // SAFETY: an entry of the used ring, 8 bytes at an even word; its first half is the chain's number.
-            let chain = unsafe { self.used.add(at).cast::<u32>().read_volatile() };
+            // SAFETY: an entry of the used ring; its first word is the chain's number, which has no more bits.
+            let chain = unsafe { self.used.add(at).read_volatile() };
             self.head = self.head.wrapping_add(1);
             done(u64::from(chain), true);
         }
@@ -187,7 +192,7 @@ impl<D: Doorbell> Drive<Page> for Raw<D> {
         unsafe { self.available.add(2 + usize::from(self.size)).write_volatile(event) };
         // Partner: the device's fence between storing its index and looking at our event index.
         fence(Ordering::SeqCst);
-        self.index(self.used).load(Ordering::Acquire).wrapping_sub(self.head) >= want.max(1)
+        self.used_index().load(Ordering::Acquire).wrapping_sub(self.head) >= want.max(1)
     }
 
     fn statistics(&self) -> Statistics {

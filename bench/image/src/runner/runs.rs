@@ -44,7 +44,7 @@ struct Setup {
 }
 
 /// How a job runs with its drive.
-type Run<D> = fn(D, Setup) -> Result<Returned<D>, String>;
+type Run<D> = fn(D, &Setup) -> Result<Returned<D>, String>;
 
 /// Runs ours on buffers that hold anything.
 pub fn plain(mut rig: Rig<Prepared<'static, Page>>, params: &Params, crew: &Crew) -> Outcome {
@@ -64,7 +64,7 @@ pub fn verified(mut rig: Rig<Prepared<'static, Scattered>>, params: &Params, cre
         let drives = share(&mut rig, crew, bells)?;
         let returned =
             seal::write(run(&rig, params, crew, bells, drives, verified_job)?, params, rig.device.geometry())?;
-        return sum_up(&rig, crew, returned);
+        return sum_up(&rig, crew, &returned);
     }
     let drives = own(&mut rig)?;
     finish(rig, crew, |rig| sealed(rig, params, run(rig, params, crew, bells, drives, verified_job)?))
@@ -179,26 +179,26 @@ fn run<M: Memory, D: Send + 'static>(
             mode,
             grain: rig.grain(),
         };
-        Box::new(move || job(drive, setup)) as Box<dyn FnOnce() -> Result<Returned<D>, String> + Send>
+        Box::new(move || job(drive, &setup)) as Box<dyn FnOnce() -> Result<Returned<D>, String> + Send>
     });
     fleet::run(crew, bells, plan.badges().0, jobs.collect()).into_iter().collect()
 }
 
-fn plain_job<D: Drive<Page>>(mut drive: D, setup: Setup) -> Result<Returned<D>, String> {
+fn plain_job<D: Drive<Page>>(mut drive: D, setup: &Setup) -> Result<Returned<D>, String> {
     let (pattern, places) = setup.pattern_and_places()?;
     let mut content = Anything(places);
-    let (tally, done) = drive_job(&mut drive, &setup, pattern, &mut content);
+    let (tally, done) = drive_job(&mut drive, setup, pattern, &mut content);
     Ok(Returned { drive, tally, done, words: Vec::new(), first_fault: None })
 }
 
-fn verified_job<D: Drive<Scattered>>(mut drive: D, setup: Setup) -> Result<Returned<D>, String> {
+fn verified_job<D: Drive<Scattered>>(mut drive: D, setup: &Setup) -> Result<Returned<D>, String> {
     let (pattern, places) = setup.pattern_and_places()?;
     let Region { first, sectors } = pattern.region();
     let mut words = alloc::vec![0; sectors as usize];
     let ledger = Ledger::new(&mut words, first);
     let random = Random::for_job(setup.params.randseed ^ 1, setup.number);
     let mut content = Verified { places, ledger, random, grain: setup.grain, first_fault: None };
-    let (tally, done) = drive_job(&mut drive, &setup, pattern, &mut content);
+    let (tally, done) = drive_job(&mut drive, setup, pattern, &mut content);
     let first_fault = content.first_fault.take();
     Ok(Returned { drive, tally, done, words, first_fault })
 }
@@ -237,23 +237,25 @@ fn finish<M: Memory, B, D: Drive<B>>(
     let taken = irq::take(configuration) | crew.taken();
     irq::acknowledge(taken);
     rig.service_configuration(taken)?;
-    sum_up(&rig, crew, returned)
+    Ok(sum_up(&rig, crew, &returned))
 }
 
-fn sum_up<M: Memory, B, D: Drive<B>>(rig: &Rig<M>, crew: &Crew, returned: Vec<Returned<D>>) -> Outcome {
+fn sum_up<M: Memory, B, D: Drive<B>>(rig: &Rig<M>, crew: &Crew, returned: &[Returned<D>]) -> Box<Report> {
     let mut tally = Box::new(Tally::new());
-    returned.iter().for_each(|job| tally.merge(&job.tally));
+    for job in returned {
+        tally.merge(&job.tally);
+    }
     let started = returned.iter().map(|job| job.done.started).min().unwrap_or(0);
     let ended = returned.iter().map(|job| job.done.ended).max().unwrap_or(0);
     let mut report = Box::new(Report::new(&tally, ended - started));
-    for job in &returned {
+    for job in returned {
         if let Some(fault) = &job.first_fault {
             crate::println!("image: {fault}");
         }
         add_statistics(&mut report, &job.drive);
     }
     (report.interrupts, report.interrupts_home) = rig.interrupts(|queue| crew.target(queue));
-    Ok(report)
+    report
 }
 
 fn add_statistics<B, D: Drive<B>>(report: &mut Report, drive: &D) {
