@@ -62,9 +62,7 @@ pub fn verified(mut rig: Rig<Prepared<'static, Scattered>>, params: &Params, cre
     let bells = fleet::bells(crew)?;
     if crew.shares(&rig)? {
         let drives = share(&mut rig, crew, bells)?;
-        let returned =
-            seal::write(run(&rig, params, crew, bells, drives, verified_job)?, params, rig.device.geometry())?;
-        return sum_up(&rig, crew, &returned);
+        return finish(rig, crew, |rig| sealed(rig, params, run(rig, params, crew, bells, drives, verified_job)?));
     }
     let drives = own(&mut rig)?;
     finish(rig, crew, |rig| sealed(rig, params, run(rig, params, crew, bells, drives, verified_job)?))
