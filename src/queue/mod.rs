@@ -35,6 +35,8 @@ mod shared_batch;
 mod statistics;
 mod submitter;
 mod tables;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub use self::core::Violation;
 pub use crate::slot::{MAX_SLOTS, MAX_SUBMITTERS};

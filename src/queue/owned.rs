@@ -21,7 +21,8 @@ use crate::slot::{Answer, State, slots_of};
 use crate::transport::Doorbell;
 use core::num::NonZeroU64;
 
-/// A queue, its doorbell, and what its owner knows of both rings.
+/// A queue, its doorbell, and what its owner knows of both rings. Aligned, so that queues side by side share no line.
+#[repr(align(128))]
 pub struct OwnedQueue<'m, B, D> {
     prepared: Prepared<'m, B>,
     producer: Producer,

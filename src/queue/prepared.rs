@@ -36,7 +36,7 @@ pub enum Chaining {
 pub struct QueueOptions {
     /// Descriptors: a power of two, at most what the device offers.
     pub size: u16,
-    /// Most slots (0: as many as descriptors and memory allow).
+    /// Most slots (0: as many as descriptors and memory allow). From four on, direct chains take them in fours.
     pub slots: u16,
     /// The chains' form; a ring of 2 always takes [`Chaining::Indirect`].
     pub chaining: Chaining,
@@ -120,6 +120,8 @@ impl Plan {
         let pool = if has_tables { usize::from(options.large_tables) } else { 0 };
         let most = usize::from(Chains::capacity(form, size)).min(MAX_SLOTS);
         let wanted = if options.slots == 0 { most } else { most.min(usize::from(options.slots)) };
+        // Groups of four descriptors fill a line: what changes stays off the lines of what does not.
+        let wanted = if form == Form::Direct && wanted > 4 { wanted & !3 } else { wanted };
         let mut plan = Self { layout, form, has_tables, slots: wanted, pool };
         // Tables are rounded up to powers of two: halving is what makes the need smaller.
         while plan.slots > 1 && plan.dma_bytes(options) > room {

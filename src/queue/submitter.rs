@@ -16,7 +16,8 @@ use crate::slot::{Answer, MAX_WORDS, State, slots_of};
 use crate::sync::Ordering;
 use crate::transport::Doorbell;
 
-/// One thread's way into a [`SharedQueue`].
+/// One thread's way into a [`SharedQueue`]. Aligned, so that submitters side by side share no line.
+#[repr(align(128))]
 pub struct Submitter<'q, 'm, B: Buffer, D: Doorbell, W: Wake> {
     pub(super) queue: &'q SharedQueue<'m, B, D, W>,
     pub(super) number: u8,

@@ -31,6 +31,11 @@ impl Heap {
         Self { memory: Arc::clone(memory), first, bytes, places, free }
     }
 
+    /// Whether the device's address is that of a place.
+    pub(crate) fn holds(&self, address: u64) -> bool {
+        (self.first..self.first + (self.places * self.bytes) as u64).contains(&address)
+    }
+
     /// How many buffers exist.
     pub(crate) fn lent(&self) -> usize {
         self.places - self.free.lock().unwrap().len()

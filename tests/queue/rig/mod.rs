@@ -2,10 +2,12 @@
 //!
 //! [`World`] is what outlives a driver (memory, device, facts); [`World::start`] is a driver in it.
 mod buffers;
+mod many;
 mod model;
 mod transport;
 
 pub(crate) use buffers::{Buf, FRESH, Heap};
+pub(crate) use many::{Shared, Sub, take};
 pub(crate) use model::{Model, pattern};
 pub(crate) use transport::{Bell, Clock, Wire};
 
@@ -19,7 +21,7 @@ use drv_virtio_block::platform::Badge;
 use drv_virtio_block::queue::{OwnedQueue, Prepared, QueueOptions};
 use drv_virtio_block::request::{Completion, Error};
 use drv_virtio_block::spec::Features;
-use drv_virtio_block::transport::QueueId;
+use drv_virtio_block::transport::{QueueId, RingAddresses};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
@@ -118,6 +120,14 @@ impl World {
         self.prepared(options).own()
     }
 
+    /// As [`World::owned`], and where its ring is.
+    #[track_caller]
+    pub(crate) fn owned_with_addresses(&mut self, options: &QueueOptions) -> (Live<'_, Owned<'_>>, RingAddresses) {
+        let live = self.prepared(options);
+        let addresses = live.queue.addresses();
+        (live.own(), addresses)
+    }
+
     /// As [`World::owned`], without these features.
     #[track_caller]
     pub(crate) fn owned_without(&mut self, mask: u64, options: &QueueOptions) -> Live<'_, Owned<'_>> {
@@ -136,10 +146,6 @@ impl<'w, Q> Live<'w, Q> {
     /// The same driver with another kind of queue.
     pub(crate) fn map<R>(self, f: impl FnOnce(Q) -> R) -> Live<'w, R> {
         Live { device: self.device, heap: self.heap, running: self.running, queue: f(self.queue) }
-    }
-
-    pub(crate) fn bell(&self) -> Bell {
-        Bell(self.device.clone(), 0)
     }
 }
 

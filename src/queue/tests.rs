@@ -1,0 +1,305 @@
+//! What the I/O path costs in locked read-modify-writes and full fences, counted through `sync::spent`; and what only
+//! the inside can see: a held publish gate, and the lines that the gates are on.
+//!
+//! The counts are exact: one more is a regression.
+#[path = "../../tests/fake/mod.rs"]
+mod fake;
+
+use super::{Chaining, OwnedQueue, Prepared, QueueOptions, SharedQueue, Submitter, Wake};
+use crate::arena::Arena;
+use crate::dma::{Buffer, DeviceAddress, DeviceReadable, DeviceWritable, DmaRegion, Segment};
+use crate::geometry::Geometry;
+use crate::request::{Completion, Error, Gone, Lba, Request};
+use crate::spec::{Features, feature};
+use crate::sync::spent;
+use crate::transport::Doorbell;
+use core::mem::MaybeUninit;
+use fake::{Config, FakeDevice, HostMemory};
+use std::boxed::Box;
+use std::sync::Arc;
+use std::vec;
+use std::vec::Vec;
+
+const FEATURES: u64 = feature::VERSION_1
+    | feature::EVENT_IDX
+    | feature::INDIRECT_DESC
+    | feature::SEG_MAX
+    | feature::FLUSH
+    | feature::CONFIG_WCE;
+const RING: usize = 128 << 10;
+
+/// Sectors of the memory behind the ring; several requests may read into one.
+#[derive(Debug)]
+struct Page(Vec<Segment>);
+
+// SAFETY: the memory is leaked, and nobody looks at it while a device of these tests has it.
+unsafe impl Buffer for Page {
+    fn segments(&self) -> &[Segment] {
+        &self.0
+    }
+}
+// SAFETY: zeroed.
+unsafe impl DeviceReadable for Page {}
+// SAFETY: bytes.
+unsafe impl DeviceWritable for Page {}
+
+struct Bell(FakeDevice);
+
+impl Doorbell for Bell {
+    fn ring(&self) {
+        self.0.notify(0);
+    }
+}
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self, _: u8) {}
+}
+
+type Shared = SharedQueue<'static, Page, Bell, Nobody>;
+type Sub<'q> = Submitter<'q, 'static, Page, Bell, Nobody>;
+
+/// A queue on a device that runs. Its memory is leaked: these tests are few.
+fn prepared(chaining: Chaining) -> (Prepared<'static, Page>, FakeDevice) {
+    let memory = HostMemory::new(RING + 512 * 64);
+    let device = FakeDevice::new(Arc::clone(&memory), Config { overlap_allowed: true, ..Config::default() });
+    let disk = Box::leak(Box::new(Geometry::plain(2048)));
+    (disk.features, disk.seg_max, disk.writeback) = (Features(FEATURES), 126, true);
+    let base = memory.base();
+    // SAFETY: zeroed memory, leaked in the next line; the pages lie behind the region.
+    let mut dma = unsafe { DmaRegion::new(base, DeviceAddress(memory.device_base()), RING) };
+    core::mem::forget(memory);
+    let mut arena = Arena::new(vec![MaybeUninit::uninit(); RING].leak());
+    let options = QueueOptions { size: 256, chaining, large_tables: 1, ..QueueOptions::default() };
+    let prepared = Prepared::new(&options, disk, &mut dma, &mut arena).expect("room for a queue");
+    let rings = prepared.addresses();
+    device.negotiate(FEATURES);
+    device.set_up_queue(0, rings.size(), rings.descriptors().0, rings.driver().0, rings.device().0);
+    device.go_live();
+    (prepared, device)
+}
+
+fn owned(chaining: Chaining) -> (OwnedQueue<'static, Page, Bell>, FakeDevice) {
+    let (prepared, device) = prepared(chaining);
+    (prepared.owned(Bell(device.clone())), device)
+}
+
+fn shared(chaining: Chaining) -> (Shared, FakeDevice) {
+    let (prepared, device) = prepared(chaining);
+    (prepared.shared(Bell(device.clone()), Nobody), device)
+}
+
+fn page(device: &FakeDevice, token: u64) -> Page {
+    let at = device.memory().device_base() + (RING as u64) + token % 64 * 512;
+    Page(vec![Segment::new(DeviceAddress(at), 512)])
+}
+
+fn read(device: &FakeDevice, token: u64) -> Request<Page> {
+    Request::read(Lba(token % 2048), page(device, token)).with_token(token)
+}
+
+/// One batch of reads, as the many-submitters path has it.
+fn submit(submitter: &mut Sub<'_>, device: &FakeDevice, count: u64) {
+    let mut batch = submitter.batch(count as u32);
+    for token in 0..count {
+        assert!(batch.push(read(device, token)).is_ok());
+    }
+    batch.publish();
+}
+
+fn reap(submitter: &mut Sub<'_>) -> Vec<Completion<Page>> {
+    let mut done = Vec::with_capacity(64);
+    submitter.reap(|completion| done.push(completion));
+    done
+}
+
+/// What `work` spent.
+fn cost<R>(work: impl FnOnce() -> R) -> (u64, R) {
+    spent::take();
+    let result = work();
+    (spent::take(), result)
+}
+
+const BOTH: [Chaining; 2] = [Chaining::Direct, Chaining::Indirect];
+
+#[test]
+fn an_owner_spends_one_full_fence_per_published_batch_and_nothing_else() {
+    for (chaining, size) in BOTH.into_iter().flat_map(|form| [1, 2, 32, 64].map(|size| (form, size))) {
+        let (mut queue, device) = owned(chaining);
+        for _ in 0..5 {
+            let (staging, ()) = cost(|| {
+                let mut batch = queue.batch();
+                for token in 0..size {
+                    assert!(batch.push(read(&device, token)).is_ok());
+                }
+                assert_eq!(spent::take(), 0, "staging is free");
+                batch.publish();
+            });
+            device.process_all(0);
+            let (reaping, count) = cost(|| queue.reap(usize::MAX, |done| assert!(done.result.is_ok())));
+            assert_eq!((staging, reaping, count), (1, 0, size as usize), "{chaining:?}, batch of {size}");
+            assert_eq!(cost(|| queue.batch().publish()).0, 0, "an empty batch");
+            assert_eq!(cost(|| queue.arm(1)).0, 1, "the fence between the wish and the second look");
+        }
+        device.assert_no_faults();
+    }
+}
+
+#[test]
+fn a_submitter_alone_spends_three_to_submit_a_batch_and_three_to_complete_it() {
+    for (chaining, size) in BOTH.into_iter().flat_map(|form| [1, 32, 64].map(|size| (form, size))) {
+        let (queue, device) = shared(chaining);
+        let mut one = queue.submitter().expect("a number");
+        for round in 0..5 {
+            // Claim; enter the publish gate; leave it, which is also the fence before the device's wish.
+            let (submission, ()) = cost(|| submit(&mut one, &device, size));
+            device.process_all(0);
+            // Enter the reap gate; put the slots back; leave.
+            let (completion, done) = cost(|| reap(&mut one));
+            assert_eq!(done.len() as u64, size);
+            assert_eq!((submission, completion), (3, 3), "{chaining:?}, batch of {size}, round {round}");
+        }
+        let per_io = 6.0 / size as f64;
+        std::println!("alone, {chaining:?}, batch {size}: 3 + 3 locked operations = {per_io:.3} per I/O");
+        assert!(per_io <= if size >= 32 { 0.2 } else { 8.0 });
+        device.assert_no_faults();
+    }
+}
+
+#[test]
+fn two_submitters_of_whom_one_drains_for_both_stay_within_the_budget() {
+    for (size, expected, most) in [(32, (3, 4, 5), 0.4), (1, (3, 4, 5), 8.0)] {
+        let (queue, device) = shared(Chaining::Indirect);
+        let (mut one, mut two) = (queue.submitter().expect("a number"), queue.submitter().expect("a number"));
+        for _ in 0..5 {
+            let (first, ()) = cost(|| submit(&mut one, &device, size));
+            let (second, ()) = cost(|| submit(&mut two, &device, size));
+            device.process_all(0);
+            // As alone, and one more to park what is the other's.
+            let (drainer, mine) = cost(|| reap(&mut one));
+            // Take what is parked, put the slots back; then a look at the ring in vain: enter, leave.
+            let (collector, theirs) = cost(|| reap(&mut two));
+            assert_eq!((mine.len() as u64, theirs.len() as u64), (size, size));
+            assert_eq!((first, second, drainer), (expected.0, expected.0, expected.1));
+            assert_eq!(collector, expected.2 - 1);
+            let per_io = (first + second + drainer + collector) as f64 / (2 * size) as f64;
+            assert!(per_io <= most);
+            std::println!("two, one drains, batch {size}: {per_io:.3} per I/O");
+        }
+        device.assert_no_faults();
+    }
+}
+
+#[test]
+fn a_submitter_that_finds_the_gate_held_leaves_its_batch_and_the_next_holder_takes_it_along() {
+    for size in [1, 32] {
+        let (queue, device) = shared(Chaining::Indirect);
+        let (mut one, mut two) = (queue.submitter().expect("a number"), queue.submitter().expect("a number"));
+        assert!(queue.publishing.gate.enter(), "somebody is publishing, and is preempted");
+        // Claim; the staged set; word at the gate, and its fence.
+        let (loser, ()) = cost(|| submit(&mut one, &device, size));
+        assert_eq!(device.poll_available(0), 0);
+        assert!(queue.publishing.gate.leave(), "word was left");
+        // Claim, enter, leave; take the word and the staged set. The loser's work goes out with the holder's.
+        let (holder, ()) = cost(|| submit(&mut two, &device, size));
+        assert_eq!((device.poll_available(0), device.notifications(0)), (2 * size as u16, 1));
+        assert_eq!((loser, holder), (4, 5), "batch of {size}");
+        device.process_all(0);
+        let (drainer, mine) = cost(|| reap(&mut one));
+        let (collector, theirs) = cost(|| reap(&mut two));
+        assert_eq!((mine.len() as u64, theirs.len() as u64), (size, size));
+        let per_io = (loser + holder + drainer + collector) as f64 / (2 * size) as f64;
+        std::println!("contended, batch {size}: {per_io:.3} per I/O");
+        assert!(per_io <= if size >= 32 { 0.4 } else { 8.5 });
+        device.assert_no_faults();
+    }
+}
+
+#[test]
+fn a_submitter_that_finds_somebody_draining_spends_little_and_waits_for_nobody() {
+    let (queue, device) = shared(Chaining::Direct);
+    let mut one = queue.submitter().expect("a number");
+    submit(&mut one, &device, 8);
+    device.process_all(0);
+    assert!(queue.reaping.gate.enter());
+    let (vain, done) = cost(|| reap(&mut one));
+    assert!(done.is_empty() && one.arm(), "look again: somebody is at it");
+    assert_eq!(vain, 2, "word at the gate, and its fence");
+    assert!(queue.reaping.gate.leave());
+    assert_eq!(reap(&mut one).len(), 8);
+}
+
+#[test]
+fn a_request_that_only_waits_for_the_publisher_is_withdrawn() {
+    let (queue, device) = shared(Chaining::Direct);
+    let (mut one, mut two) = (queue.submitter().expect("a number"), queue.submitter().expect("a number"));
+    for round in 0..10 {
+        assert!(queue.publishing.gate.enter());
+        let mut tickets = Vec::new();
+        let mut batch = one.batch(4);
+        for token in 0..4 {
+            tickets.push(batch.push(read(&device, token)).expect("room"));
+        }
+        batch.publish();
+        assert!(two.cancel(tickets[1]).is_none(), "another's");
+        let back = one.cancel(tickets[1]).expect("the device does not know it");
+        assert_eq!((back.token, back.result, back.buffer.is_some()), (1, Err(Error::Gone(Gone::Cancelled)), true));
+        assert!(one.cancel(tickets[1]).is_none(), "once");
+        assert!(queue.publishing.gate.leave());
+        submit(&mut two, &device, 1);
+        assert!(one.cancel(tickets[0]).is_none(), "published with the other's");
+        let taken: Vec<u64> = device.take(0, 99).iter().map(|one| one.sector).collect();
+        assert_eq!(taken, [0, 0, 2, 3], "round {round}: the device never sees it");
+        device.complete_all(0, fake::Order::Reversed);
+        let mut tokens: Vec<u64> = reap(&mut one).iter().map(|done| done.token).collect();
+        tokens.sort_unstable();
+        assert_eq!((tokens, reap(&mut two).len()), (vec![0, 2, 3], 1));
+    }
+    device.assert_no_faults();
+}
+
+#[test]
+fn a_durable_write_that_was_written_is_not_withdrawn_before_its_flush() {
+    let (queue, device) = shared(Chaining::Indirect);
+    let (mut one, mut two) = (queue.submitter().expect("a number"), queue.submitter().expect("a number"));
+    let ticket = one.submit(Request::write_durably(Lba(0), page(&device, 0)).with_token(7)).expect("room");
+    device.process_all(0);
+    // The drainer stages the FLUSH while somebody holds the publish gate.
+    assert!(queue.publishing.gate.enter());
+    assert!(reap(&mut two).is_empty());
+    assert_eq!(device.poll_available(0), 0, "staged");
+    assert!(one.cancel(ticket).is_none(), "the device has written it");
+    assert!(queue.publishing.gate.leave());
+    submit(&mut two, &device, 1);
+    device.process_all(0);
+    let done = reap(&mut one);
+    assert_eq!((done.len(), done[0].token, done[0].result), (1, 7, Ok(())));
+    device.assert_no_faults();
+}
+
+#[test]
+fn a_cut_request_is_not_withdrawn_in_part() {
+    let (queue, device) = shared(Chaining::Direct);
+    let mut one = queue.submitter().expect("a number");
+    let many = Page(vec![page(&device, 0).0[0]; 300]);
+    assert!(queue.publishing.gate.enter());
+    let ticket = one.submit(Request::read(Lba(0), many)).expect("room");
+    assert!(one.cancel(ticket).is_none(), "its first piece is staged, and the request is more than that");
+    assert!(queue.publishing.gate.leave());
+}
+
+#[test]
+fn what_publishers_write_and_what_drainers_write_are_on_lines_of_their_own() {
+    let (queue, _) = shared(Chaining::Direct);
+    let lines = |at: usize, bytes: usize| at / 128..=(at + bytes - 1) / 128;
+    let publishing = lines((&raw const *queue.publishing).addr(), size_of_val(&*queue.publishing));
+    let reaping = lines((&raw const *queue.reaping).addr(), size_of_val(&*queue.reaping));
+    let counters = lines((&raw const queue.by_submitter).addr(), size_of_val(&queue.by_submitter));
+    let facts = lines((&raw const *queue.core()).addr(), size_of_val(queue.core()));
+    assert!(publishing.end() < reaping.start() || reaping.end() < publishing.start());
+    for gate in [&publishing, &reaping] {
+        assert!(gate.end() < facts.start() || facts.end() < gate.start(), "facts are read by all, all the time");
+        assert!(gate.end() < counters.start() || counters.end() < gate.start());
+    }
+}
