@@ -10,7 +10,8 @@ use drv_virtio_block::request::{DeviceFault, Error, Lba, Refusal, Request};
 const BOTH: [Chaining; 2] = [Chaining::Direct, Chaining::Indirect];
 
 fn options(chaining: Chaining) -> QueueOptions {
-    QueueOptions { size: 64, chaining, ..QueueOptions::default() }
+    // Slots in more than one word of the free set, in either form.
+    QueueOptions { size: 256, chaining, ..QueueOptions::default() }
 }
 
 /// Submits reads 0, 1 and 2 and has the device lie about the first.
@@ -65,7 +66,7 @@ fn the_first_id_beyond_the_heads_breaks_the_queue() {
     let slots = 20; // of a ring of 64 in the direct form
     for (id, violation) in [(slots - 1, Violation::NotInFlight), (2 * slots, Violation::UnknownId)] {
         let mut world = World::new(Config::default());
-        let mut live = world.owned(&options(Chaining::Direct));
+        let mut live = world.owned(&QueueOptions { size: 64, ..options(Chaining::Direct) });
         assert_eq!(live.queue.slots(), slots as u16);
         tell(&mut live, Lie::UsedId(id));
         assert!(live.reap().is_empty());

@@ -153,6 +153,29 @@ fn zeroes_are_written_with_and_without_leave_to_unmap() {
 }
 
 #[test]
+fn a_range_on_the_wire_says_where_how_long_and_whether_to_unmap() {
+    let mut world = World::new(Config::default());
+    let memory = std::sync::Arc::clone(world.device.memory());
+    let (mut live, rings) = world.owned_with_addresses(&options(Chaining::Direct));
+    let slots = u64::from(live.queue.slots());
+    let requests = [
+        (Request::discard(Lba(0x123), 7), 0),
+        (Request::write_zeroes(Lba(0x123), 7, false), 0),
+        (Request::write_zeroes(Lba(0x123), 7, true), 1),
+    ];
+    for (request, flags) in requests {
+        live.queue.submit(request).unwrap();
+        let head = u64::from(live.device.take(0, 1)[0].head);
+        // The second descriptor of the chain leads to the payload: sector, number, flags (5.2.6).
+        let descriptor = memory.bytes(rings.descriptors().0 + 16 * (slots + head), 16);
+        let payload = memory.bytes(u64::from_le_bytes(descriptor[..8].try_into().unwrap()), 16);
+        assert_eq!(payload, [0x23, 1, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, flags, 0, 0, 0]);
+        live.device.complete_all(0, Order::AsTaken);
+        assert_eq!(live.reap().len(), 1);
+    }
+}
+
+#[test]
 fn the_identity_is_the_devices_and_fills_twenty_bytes() {
     for chaining in BOTH {
         let mut world = World::new(Config::default());

@@ -122,7 +122,8 @@ fn scenario(name: &str, size: Size, run: impl Fn(&Lab) -> Result<()> + 'static) 
 fn operations() -> impl Iterator<Item = Scenario> {
     ["indirect=auto", "indirect=on", "indirect=off", "event_idx=off"].into_iter().map(|words| {
         scenario(&format!("every operation and a reset, {words}"), Size::Quick, move |lab| {
-            let (_folder, job) = Lab::job_on_file(&format!("name=operations scenario=operations rw=write mode=polled {words}"))?;
+            let (_folder, job) =
+                Lab::job_on_file(&format!("name=operations scenario=operations rw=write mode=polled {words}"))?;
             lab.bed.succeeds(&job)
         })
     })
