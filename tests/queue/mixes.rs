@@ -7,8 +7,8 @@ mod generate;
 #[path = "mixes/limits.rs"]
 mod limits;
 
-use crate::fake::{Config, RangeLimits};
-use crate::rig::{Buf, Live, Model, Owned, Room, World, pattern};
+use crate::fake::{Config, Order, RangeLimits};
+use crate::rig::{Buf, Live, Model, Owned, PATIENCE, Room, World, pattern};
 use drv_virtio_block::device::Wishes;
 use drv_virtio_block::queue::QueueOptions;
 use drv_virtio_block::request::{Completion, Lba, Refusal, Request};
@@ -61,13 +61,14 @@ impl Run<'_> {
 
     /// Lets everything end. What is reaped may send something out again.
     fn settle(&mut self) {
-        loop {
-            let done = self.live.device.complete_all(0, crate::fake::Order::AsTaken) + self.live.device.process_all(0);
+        for _ in 0..PATIENCE {
+            let done = self.live.device.complete_all(0, Order::AsTaken) + self.live.device.process_all(0);
             if self.reap(usize::MAX) + done == 0 && self.live.device.poll_available(0) == 0 {
                 assert!(self.out.is_empty(), "an idle queue owes nothing");
                 return;
             }
         }
+        panic!("the queue never comes to rest");
     }
 
     fn races(&self, ask: &Ask) -> bool {

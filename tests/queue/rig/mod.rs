@@ -25,6 +25,9 @@ use drv_virtio_block::transport::{QueueId, RingAddresses};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
+/// Rounds after which a queue that is not idle never will be.
+pub(crate) const PATIENCE: usize = 10_000;
+
 /// How much memory of each kind there is.
 #[derive(Clone, Copy)]
 pub(crate) struct Room {
@@ -179,10 +182,13 @@ impl Live<'_, Owned<'_>> {
     /// Lets the device do all that it knows, over and over, and reaps until the queue is idle.
     pub(crate) fn finish(&mut self) -> Vec<Completion<Buf>> {
         let mut done = self.reap();
-        while self.device.process_all(0) > 0 {
+        for _ in 0..PATIENCE {
+            if self.device.process_all(0) == 0 {
+                return done;
+            }
             done.extend(self.reap());
         }
-        done
+        panic!("the queue never comes to rest");
     }
 
     /// Submits one request, lets the device do it, and returns its completion.
