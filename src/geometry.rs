@@ -91,7 +91,7 @@ impl Geometry {
     pub(crate) const COMFORT: u32 = 2048;
 
     fn comfort_of(capacity: u64) -> u64 {
-        (capacity + 1).saturating_sub(u64::from(Self::COMFORT))
+        capacity.saturating_add(1).saturating_sub(u64::from(Self::COMFORT))
     }
 
     /// Whether [`Geometry::COMFORT`] sectors from `lba` on lie on the medium. The common case of the range check: one
