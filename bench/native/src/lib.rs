@@ -1,0 +1,1 @@
+//! The same driver as a Linux process: over vhost-user, and over devices inside the process.
