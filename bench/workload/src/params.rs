@@ -70,6 +70,8 @@ pub enum Driver {
     Ours,
     /// The bare split ring without slots, checks or errors, the floor to compare with: `raw`.
     Raw,
+    /// libblkio's: the crate `virtio-driver` (natively only).
+    VirtioDriver,
 }
 
 /// How completions are awaited.
@@ -129,6 +131,9 @@ pub enum Submit {
     Shared,
     /// `auto`: exclusive while there are enough queues.
     Auto,
+    /// `mutex`: many submitters behind one lock around an exclusively owned queue, to compare with `shared` (natively
+    /// only).
+    Mutex,
 }
 
 /// Everything that the image is told. Field names are the keys on the command line.
@@ -199,7 +204,7 @@ pub enum Indirect {
     Auto,
 }
 
-words!(Driver { Ours => "ours", Raw => "raw" });
+words!(Driver { Ours => "ours", Raw => "raw", VirtioDriver => "virtio-driver" });
 words!(Mode { Polled => "polled", Interrupt => "interrupt" });
 words!(Rw {
     Read => "read",
@@ -212,7 +217,7 @@ words!(Rw {
     RandTrim => "randtrim",
 });
 words!(Verify { None => "none", Crc32c => "crc32c" });
-words!(Submit { Owner => "owner", Shared => "shared", Auto => "auto" });
+words!(Submit { Owner => "owner", Shared => "shared", Auto => "auto", Mutex => "mutex" });
 words!(Indirect { On => "on", Off => "off", Auto => "auto" });
 
 impl Rw {

@@ -25,7 +25,7 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use fleet::Crew;
 use rig::{Memory, Rig};
-use workload::params::{Driver, Params, Verify};
+use workload::params::{Driver, Params, Submit, Verify};
 use workload::report::{Line, Note, Report, Tally};
 
 /// Bound on bring-up, and on what comes after the last submission.
@@ -57,7 +57,11 @@ fn try_run(machine: &Machine) -> Result<Box<Report>, String> {
         operations::run(up(machine, &params, &crew)?)?;
         return Ok(Box::new(Report::new(&Tally::new(), 0)));
     }
+    if params.submit == Submit::Mutex {
+        return Err("submit=mutex is compared natively: give --backend=embedded".to_string());
+    }
     match (params.driver, params.icount) {
+        (Driver::VirtioDriver, _) => Err("driver=virtio-driver runs natively: give --backend=vhost-user".to_string()),
         (Driver::Ours, true) => runs::count(up(machine, &params, &crew)?, &params, &crew),
         (Driver::Raw, true) => runs::count_raw(up(machine, &params, &crew)?, &params),
         (Driver::Raw, false) => runs::raw(up(machine, &params, &crew)?, &params, &crew),
