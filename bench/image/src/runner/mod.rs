@@ -1,88 +1,159 @@
-//! The workload runner, in the place of blockd: one run of one set of parameters, from bring-up to report.
+//! The image as the ground of a run: its processors, its interrupts, its memory, and the first block device.
 //!
-//! Reading order: this file (what a run consists of), [`rig`] (the device and its queues brought up), [`handover`]
-//! (deviced's part), [`job`] (the loop), [`drive`] (drivers as the loop sees them), [`content`] and [`buffers`] (data),
-//! [`fleet`] (jobs on processors), [`icount`], [`runs`] (the kinds of run), [`seal`] (the table that lets the host check the disk).
-//!
-//! Results are the lines of [`workload::report`]; everything else printed is for people.
-mod buffers;
-mod content;
-mod drive;
+//! What a run does is the crate `runner`'s; here is deviced's part ([`handover`]), irqd's ([`fleet`]) and the driver's
+//! platform.
 mod fleet;
 mod handover;
-mod icount;
-mod job;
-mod operations;
 mod platform;
-mod raw;
-mod rig;
-mod runs;
-mod seal;
 
+use crate::cpu::CpuId;
 use crate::exit::Exit;
-use crate::{Machine, println, serial, watchdog};
+use crate::irq::{self, Capability};
+use crate::{Machine, memory, println, serial, watchdog};
 use alloc::boxed::Box;
-use alloc::string::{String, ToString};
-use fleet::Crew;
-use rig::{Memory, Rig};
-use workload::params::{Driver, Params, Submit, Verify};
-use workload::report::{Line, Note, Report, Tally};
-
-/// Bound on bring-up, and on what comes after the last submission.
-const MARGIN_NS: u64 = 20_000_000_000;
-/// Bound on a run that is given as a number of I/Os.
-const COUNT_NS: u64 = 3_600_000_000_000;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use drv_virtio_block::interrupt::VectorPlan;
+use drv_virtio_block::platform::Badges;
+use drv_virtio_block::transport::QueueId;
+use drv_virtio_block::transport::pci::PciTransport;
+use fleet::{Bell, Bells, Fleet};
+use handover::hand_over;
+use platform::Nucleus;
+use runner::crew::Crew;
+use runner::ground::{Ground, Handed, Piece};
+use workload::params::Params;
+use workload::report::{Line, Note};
 
 /// Runs what the command line says; the exit status says whether there is a result.
 pub fn run(machine: &Machine) -> Exit {
-    match try_run(machine) {
-        Ok(report) => {
-            say(&Line::Done(*report));
-            Exit::Success
-        }
+    let params = Params::parse(machine.command_line.text());
+    let done = match params {
+        Ok(params) => runner::run(&mut Image { machine, fleet: Fleet::default(), interrupts: &[] }, &params),
         Err(why) => {
             say(&Line::Failed(Note::new(format_args!("{why}"))));
-            Exit::Failure
+            false
         }
+    };
+    if done { Exit::Success } else { Exit::Failure }
+}
+
+/// The machine, its processors with their jobs, and the device's interrupts once it was handed over.
+struct Image<'m> {
+    machine: &'m Machine,
+    fleet: Fleet,
+    interrupts: &'static [Capability],
+}
+
+impl Ground for Image<'_> {
+    type Transport = PciTransport<'static>;
+    type Platform = Nucleus;
+    type Host = Bell;
+    type Wake = Bells;
+
+    fn seats(&mut self, crew: Crew) -> Result<(), String> {
+        // Under `-icount` there is one processor, and the others are not looked for.
+        let cpus =
+            if self.machine.command_line.value("icount") == Some("on") { 1 } else { self.machine.start_processors() };
+        self.fleet = Fleet::new(crew, cpus)?;
+        Ok(())
+    }
+
+    fn hand_over(
+        &mut self,
+        params: &Params,
+        crew: Crew,
+        dma_len: usize,
+    ) -> Result<Handed<PciTransport<'static>>, String> {
+        let functions = self.machine.pci.functions();
+        let function = functions.into_iter().find(|f| f.is_virtio_block()).ok_or("there is no virtio block device")?;
+        let function =
+            self.machine.pci.block_function(function).map_err(|why| alloc::format!("the block device {why}"))?;
+        let handover = hand_over(&function, &self.targets(params, crew), dma_len)?;
+        self.interrupts = handover.interrupts;
+        let authority = handover.authority;
+        let grants = authority.interrupts.to_vec();
+        Ok(Handed { transport: PciTransport::new(authority.windows), grants, dma: authority.dma })
+    }
+
+    fn dma(&self, bytes: usize) -> Option<Piece> {
+        let memory = memory::dma(bytes)?;
+        let base = NonNull::new(memory.as_ptr())?;
+        // SAFETY: fresh, zeroed, page-aligned, mapped one to one for processors and device, and never given back; nobody
+        // else has it.
+        Some(unsafe { Piece::new(base, memory.len()) })
+    }
+
+    fn platform(&self) -> Nucleus {
+        Nucleus { interrupts: self.interrupts }
+    }
+
+    fn wake(&self, jobs: Vec<u16>) -> Bells {
+        self.fleet.bells(&jobs)
+    }
+
+    fn host(&self, job: u16, own: Badges) -> Bell {
+        self.fleet.bell(job, own)
+    }
+
+    fn run<R: Send + 'static>(
+        &mut self,
+        crew: Crew,
+        plan: &VectorPlan,
+        jobs: Vec<Box<dyn FnOnce() -> R + Send>>,
+    ) -> Vec<R> {
+        self.fleet.run(crew, plan.badges(), jobs)
+    }
+
+    fn take_configuration(&mut self, plan: &VectorPlan) -> Badges {
+        let configuration = plan.configuration().map_or(0, |grant| grant.badge.alone().0);
+        let taken = irq::take(configuration) | self.fleet.taken();
+        irq::acknowledge(taken);
+        Badges(taken)
+    }
+
+    fn interrupts(&self, crew: Crew, plan: &VectorPlan, queues: u16) -> (u64, u64) {
+        let mut seen = 0;
+        let mut sums = (0, 0);
+        for at in 0..queues {
+            let Some(grant) = plan.queue(QueueId(at)) else { continue };
+            let interrupt = self.interrupts.iter().find(|i| i.index() == grant.vector);
+            // A shared vector is counted once.
+            if let Some(interrupt) = interrupt.filter(|i| seen & i.badge() == 0) {
+                seen |= interrupt.badge();
+                sums.0 += interrupt.arrivals();
+                sums.1 += interrupt.arrivals_on(self.fleet.target(crew, at.into()));
+            }
+        }
+        sums
+    }
+
+    fn bound(&self, ns: u64) {
+        watchdog::arm(ns);
+    }
+
+    fn say(&self, line: &Line) {
+        say(line);
+    }
+
+    fn remark(&self, text: &str) {
+        println!("image: {text}");
     }
 }
 
-fn try_run(machine: &Machine) -> Result<Box<Report>, String> {
-    let params = Params::parse(machine.command_line.text()).map_err(|e| e.to_string())?;
-    params.validate().map_err(|e| e.to_string())?;
-    watchdog::arm(MARGIN_NS);
-    let cpus = if params.icount { 1 } else { machine.start_processors() };
-    let crew = Crew::new(&params, cpus)?;
-    if params.scenario.as_str() == "operations" {
-        operations::run(up(machine, &params, &crew)?)?;
-        return Ok(Box::new(Report::new(&Tally::new(), 0)));
+impl Image<'_> {
+    /// The processor of each interrupt capability: the configuration's first, then the queues'.
+    fn targets(&self, params: &Params, crew: Crew) -> Vec<CpuId> {
+        let queues = usize::from(params.vectors).saturating_sub(1);
+        let first = if params.vectors == 1 { self.fleet.target(crew, 0) } else { CpuId::BOOT };
+        let all = core::iter::once(first).chain((0..queues).map(|queue| self.fleet.target(crew, queue)));
+        all.take(params.vectors.into()).collect()
     }
-    if params.submit == Submit::Mutex {
-        return Err("submit=mutex is compared natively: give --backend=embedded".to_string());
-    }
-    match (params.driver, params.icount) {
-        (Driver::VirtioDriver, _) => Err("driver=virtio-driver runs natively: give --backend=vhost-user".to_string()),
-        (Driver::Ours, true) => runs::count(up(machine, &params, &crew)?, &params, &crew),
-        (Driver::Raw, true) => runs::count_raw(up(machine, &params, &crew)?, &params),
-        (Driver::Raw, false) => runs::raw(up(machine, &params, &crew)?, &params, &crew),
-        (Driver::Ours, false) if params.verify == Verify::Crc32c => {
-            runs::verified(up(machine, &params, &crew)?, &params, &crew)
-        }
-        (Driver::Ours, false) => runs::plain(up(machine, &params, &crew)?, &params, &crew),
-    }
-}
-
-/// Brings the device up, says what was reached, and sets the bound for the run.
-fn up<M: Memory>(machine: &Machine, params: &Params, crew: &Crew) -> Result<Rig<M>, String> {
-    let rig = Rig::new(machine, params, crew)?;
-    say(&Line::Boot(rig.boot()));
-    let bound = if params.runtime_ms == 0 { COUNT_NS } else { params.runtime_ms * 1_000_000 };
-    watchdog::arm(bound + MARGIN_NS);
-    Ok(rig)
 }
 
 /// Prints a result line.
-pub fn say(line: &Line) {
+fn say(line: &Line) {
     let mut text = String::new();
     match line.encode(&mut text) {
         Ok(()) => serial::write(format_args!("{text}")),

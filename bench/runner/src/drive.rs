@@ -11,16 +11,21 @@ use workload::pattern::Op;
 /// One I/O to be done, with its buffer; `token` comes back with the completion.
 #[derive(Clone, Copy, Debug)]
 pub struct Work<B> {
+    /// What to do.
     pub op: Op,
+    /// First sector.
     pub lba: u64,
+    /// Sectors.
     pub sectors: u32,
+    /// The caller's number, below the queue's depth.
     pub token: u64,
+    /// Where the data is.
     pub buffer: B,
 }
 
 impl<B: Copy + DeviceReadable + DeviceWritable> Work<B> {
     #[inline(always)]
-    fn request(&self) -> Request<B> {
+    pub(crate) fn request(&self) -> Request<B> {
         match self.op {
             Op::Read => Request::read(Lba(self.lba), self.buffer),
             Op::Write => Request::write(Lba(self.lba), self.buffer),
@@ -67,7 +72,7 @@ pub struct Outcome {
 
 /// What a refusal of the `at`th piece of work comes to; a batch that is dropped is published.
 #[cold]
-fn not_taken(at: usize, token: u64, why: Refusal) -> Outcome {
+pub(crate) fn not_taken(at: usize, token: u64, why: Refusal) -> Outcome {
     match why {
         Refusal::Full => Outcome { taken: at, refused: None },
         _ => Outcome { taken: at + 1, refused: Some(token) },
@@ -159,6 +164,6 @@ fn first<B>(mut reap: impl FnMut(&mut dyn FnMut(Completion<B>)) -> usize) -> boo
 }
 
 #[inline(always)]
-fn report<B>(completion: &Completion<B>, done: &mut impl FnMut(u64, bool)) {
+pub(crate) fn report<B>(completion: &Completion<B>, done: &mut impl FnMut(u64, bool)) {
     done(completion.token, completion.result.is_ok());
 }

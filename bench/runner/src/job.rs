@@ -3,20 +3,14 @@
 //! fio's meaning of the batch sizes: a batch is submitted when that many requests have room; completions are awaited
 //! until the next batch has room, or at least `iodepth_batch_complete_min` came. Latency is from the submission of the
 //! batch to the moment its completion was taken, both read once per batch. It knows neither drivers nor devices:
-//! [`Drive`] and [`Waiter`] do, and [`Content`] fills and checks data.
-use super::drive::{Drive, Work};
-use crate::time::now_ns;
+//! [`Drive`] and [`Host`] do, and [`Content`] fills and checks data.
+use crate::drive::{Drive, Work};
+use crate::ground::Host;
 use alloc::vec;
 use alloc::vec::Vec;
 use workload::params::{Mode, Params};
 use workload::pattern::{Io, Pattern, Step, due_ns};
 use workload::report::Tally;
-
-/// How a job waits for an interrupt.
-pub trait Waiter {
-    /// Halts until the queue's interrupt came, acknowledges it, and counts it.
-    fn wait(&mut self);
-}
 
 /// What is in the buffers.
 pub trait Content<B> {
@@ -30,11 +24,17 @@ pub trait Content<B> {
 
 /// What a job does, apart from its driver.
 pub struct Plan {
+    /// Requests in flight at most.
     pub depth: usize,
+    /// Requests handed over at once.
     pub batch: usize,
+    /// Completions to wait for at least.
     pub complete_min: usize,
+    /// Completions to take at most in one go.
     pub complete_max: usize,
+    /// How completions are noticed.
     pub mode: Mode,
+    /// Requests per second, or 0.
     pub rate: u64,
     /// Submits until then.
     pub runtime_ns: u64,
@@ -56,12 +56,18 @@ impl Plan {
 }
 
 /// A job while it runs.
-pub struct Job<'j, B, D, C, W> {
+pub struct Job<'j, B, D, C, H> {
+    /// What it does.
     pub plan: Plan,
+    /// Which I/O comes next.
     pub pattern: Pattern,
+    /// Its driver.
     pub drive: &'j mut D,
+    /// Its data.
     pub content: &'j mut C,
-    pub waiter: &'j mut W,
+    /// Its clock and bell.
+    pub host: &'j mut H,
+    /// What it counts.
     pub tally: &'j mut Tally,
     flights: Flights<B>,
 }
@@ -79,31 +85,34 @@ struct Flights<B> {
 /// What a job did besides its tally.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Done {
+    /// When it began, on the clock of its host.
     pub started: u64,
+    /// When its last completion had come.
     pub ended: u64,
 }
 
-impl<'j, B, D: Drive<B>, C: Content<B>, W: Waiter> Job<'j, B, D, C, W> {
+impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
+    /// A job at its beginning.
     pub fn new(
         plan: Plan,
         pattern: Pattern,
         drive: &'j mut D,
         content: &'j mut C,
-        waiter: &'j mut W,
+        host: &'j mut H,
         tally: &'j mut Tally,
     ) -> Self {
         let free = (0..plan.depth as u16).rev().collect();
         let flights = Flights { free, ios: vec![None; plan.depth], work: Vec::with_capacity(plan.batch) };
-        Self { plan, pattern, drive, content, waiter, tally, flights }
+        Self { plan, pattern, drive, content, host, tally, flights }
     }
 
     /// Runs until the pattern or the time ends, and everything submitted has come back.
     pub fn run(mut self) -> Done {
-        let started = now_ns();
+        let started = self.host.now_ns();
         let end = started.saturating_add(self.plan.runtime_ns);
         let (mut more, mut submitted) = (true, 0);
         loop {
-            let now = now_ns();
+            let now = self.host.now_ns();
             more &= now < end;
             let due = more && self.room() >= self.plan.batch && now - started >= due_ns(self.plan.rate, submitted);
             if due && self.flights.work.is_empty() {
@@ -111,8 +120,9 @@ impl<'j, B, D: Drive<B>, C: Content<B>, W: Waiter> Job<'j, B, D, C, W> {
                 submitted += self.flights.work.len() as u64;
             }
             self.submit();
+            self.host.step();
             if self.in_flight() == 0 && !more {
-                return Done { started, ended: now_ns() };
+                return Done { started, ended: self.host.now_ns() };
             }
             self.take(more);
         }
@@ -177,16 +187,17 @@ impl<'j, B, D: Drive<B>, C: Content<B>, W: Waiter> Job<'j, B, D, C, W> {
                 panic!("the device broke its queue: {violation}");
             }
             if self.plan.mode == Mode::Interrupt && !self.drive.arm((want - taken) as u16) {
-                self.waiter.wait();
+                self.host.wait();
                 self.drive.woken();
             }
+            self.host.step();
             taken += self.reap();
         }
     }
 
     fn reap(&mut self) -> usize {
         let now = core::cell::OnceCell::new();
-        let Self { drive, content, tally, flights, plan, .. } = self;
+        let Self { drive, content, tally, flights, plan, host, .. } = self;
         drive.reap(plan.complete_max, |token, success| {
             let place = token as usize;
             let (io, submitted) = flights.ios[place].take().expect("a completion of what is not in flight");
@@ -194,7 +205,7 @@ impl<'j, B, D: Drive<B>, C: Content<B>, W: Waiter> Job<'j, B, D, C, W> {
             let sound = content.end(place, &io, success);
             tally.verify_errors += u64::from(!sound);
             if success {
-                tally.record(io.op, io.bytes, *now.get_or_init(now_ns) - submitted);
+                tally.record(io.op, io.bytes, *now.get_or_init(|| host.now_ns()) - submitted);
             } else {
                 tally.errors += 1;
             }

@@ -1,7 +1,8 @@
 //! The last writes of a verified run: every sector's generation, and the seal, so that the host can check the disk.
-use super::buffers::{Places, Scattered};
-use super::drive::{Drive, Work};
-use super::fleet::Returned;
+use crate::buffers::{Places, Scattered};
+use crate::drive::{Drive, Work};
+use crate::ground::Ground;
+use crate::runs::Returned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use drv_virtio_block::geometry::Geometry;
@@ -13,7 +14,8 @@ use workload::verify::table::Layout;
 const STRIDE: u64 = 64;
 
 /// Writes table and seal through the first job's drive.
-pub fn write<D: Drive<Scattered>>(
+pub(crate) fn write<G: Ground, D: Drive<Scattered>>(
+    ground: &G,
     mut returned: Vec<Returned<D>>,
     params: &Params,
     disk: &Geometry,
@@ -29,7 +31,8 @@ pub fn write<D: Drive<Scattered>>(
         words.append(&mut job.words);
     }
     let drive = &mut returned.first_mut().ok_or("no job ran")?.drive;
-    let mut places = Places::new(1, STRIDE as usize * SECTOR as usize).ok_or("no memory for the table")?;
+    let bytes = STRIDE as usize * SECTOR as usize;
+    let mut places = Places::new(ground.dma(bytes).ok_or("no memory for the table")?, bytes);
     for index in (0..layout.table_sectors).step_by(STRIDE as usize) {
         let sectors = STRIDE.min(layout.table_sectors - index) as u32;
         let data = places.data(0, sectors * SECTOR);

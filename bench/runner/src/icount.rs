@@ -1,11 +1,12 @@
-//! Instructions per I/O: fixed batches on one processor whose time-stamp counter counts instructions.
+//! Instructions per I/O: fixed batches on one processor whose time-stamp counter counts instructions, or under a tool
+//! that counts those of [`counted_submit`] and [`counted_complete`].
 //!
 //! *Submit* is bracketed from the batch standing ready in memory to the doorbell decision, *complete* from the read of
 //! the used index to the last completion handed back. Between the two the whole batch is awaited outside of any
 //! bracket. The empty bracket is subtracted. Several queues take turns, batch by batch.
-use super::buffers::Page;
-use super::drive::{Drive, Work};
-use crate::time::tsc;
+use crate::buffers::Page;
+use crate::drive::{Drive, Work};
+use crate::ground::Host;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU16, Ordering};
 use workload::pattern::{Op, Pattern};
@@ -13,11 +14,12 @@ use workload::report::Instructions;
 
 /// Batches before counting begins: caches and free lists settle.
 const WARM_UP: u64 = 32;
-/// Batches counted.
+/// Batches counted per queue, unless the run says how many I/Os.
 const COUNTED: u64 = 256;
 
 /// A queue under count: its driver, and the device's used index as the bracket's owner sees it.
 pub struct Counted<D> {
+    /// Its driver.
     pub drive: D,
     /// Device address of the used ring; memory is mapped one to one.
     pub used: u64,
@@ -31,18 +33,20 @@ impl<D> Counted<D> {
     }
 }
 
-/// Counts over all of `drives` in turn, batches of `batch`.
-pub fn count<D: Drive<Page>>(
+/// Counts over all of `queues` in turn, batches of `batch`, `ios` in all (about 256 batches per queue if that is less).
+pub fn count<D: Drive<Page>, H: Host>(
     queues: &mut [Counted<D>],
+    host: &mut H,
     pattern: &mut Pattern,
-    batch: usize,
+    (batch, ios): (usize, u64),
     page: impl Fn(usize) -> Page,
 ) -> Instructions {
-    let empty = (0..16).map(|_| bracket(|| ())).min().unwrap_or(0);
+    let empty = (0..16).map(|_| bracket::<H, _>(|| ())).min().unwrap_or(0);
     let (mut submitting, mut completing) = (0, 0);
     let mut work: Vec<Work<Page>> = Vec::with_capacity(batch);
     let turns = queues.len();
-    for round in 0..(WARM_UP + COUNTED) as usize * turns {
+    let rounds = COUNTED.max(ios / (batch * turns) as u64);
+    for round in 0..(WARM_UP + rounds) as usize * turns {
         let queue = &mut queues[round % turns];
         work.clear();
         work.extend((0..batch).map(|place| {
@@ -51,39 +55,40 @@ pub fn count<D: Drive<Page>>(
             Work { op, lba: io.lba, sectors: io.sectors(), token: place as u64, buffer: page(place) }
         }));
         let before = queue.used_index();
-        let submitted = submit(&mut queue.drive, &work);
+        let submitted = counted_submit::<D, H>(&mut queue.drive, &work);
         while queue.used_index().wrapping_sub(before) < batch as u16 {
+            host.step();
             core::hint::spin_loop();
         }
         let mut sum = 0;
-        let completed = reap(&mut queue.drive, batch, &mut sum);
+        let completed = counted_complete::<D, H>(&mut queue.drive, batch, &mut sum);
         assert_eq!(sum, (batch * (batch + 1) / 2) as u64, "every request came back once, in success");
         if round >= WARM_UP as usize * turns {
             submitting += submitted - empty;
             completing += completed - empty;
         }
     }
-    let ios = COUNTED * turns as u64 * batch as u64;
+    let ios = rounds * turns as u64 * batch as u64;
     Instructions { submit_milli: submitting * 1000 / ios, complete_milli: completing * 1000 / ios }
 }
 
 /// What submission takes. A function of its own, so that the driver gets the registers that it would in a small caller;
 /// the call itself is not the driver's.
 #[inline(never)]
-fn submit<D: Drive<Page>>(drive: &mut D, work: &[Work<Page>]) -> u64 {
-    bracket(|| drive.submit(work))
+pub fn counted_submit<D: Drive<Page>, H: Host>(drive: &mut D, work: &[Work<Page>]) -> u64 {
+    bracket::<H, _>(|| drive.submit(work))
 }
 
 /// What completion takes.
 #[inline(never)]
-fn reap<D: Drive<Page>>(drive: &mut D, batch: usize, sum: &mut u64) -> u64 {
-    bracket(|| drive.reap(batch, |token, success| *sum += token + u64::from(success)))
+pub fn counted_complete<D: Drive<Page>, H: Host>(drive: &mut D, batch: usize, sum: &mut u64) -> u64 {
+    bracket::<H, _>(|| drive.reap(batch, |token, success| *sum += token + u64::from(success)))
 }
 
 /// Instructions that `f` takes, the bracket's own included.
 #[inline(always)]
-fn bracket<T>(f: impl FnOnce() -> T) -> u64 {
-    let before = tsc();
+fn bracket<H: Host, T>(f: impl FnOnce() -> T) -> u64 {
+    let before = H::ticks();
     core::hint::black_box(f());
-    tsc() - before
+    H::ticks() - before
 }

@@ -3,21 +3,22 @@
 //! One polled queue. What was written is read back; what is refused must be refused for its reason; after the reset
 //! every request in flight comes back with its buffer, and the same memory drives the device again. The last line
 //! notes what was done, so that the tool can tell that nothing was left out.
-use super::buffers::{Places, Scattered};
-use super::platform::Nucleus;
-use super::rig::Rig;
-use super::say;
+use crate::buffers::{Places, Scattered};
+use crate::crew::Crew;
+use crate::ground::Ground;
+use crate::rig::{DoorbellOf, Rig};
 use alloc::format;
 use alloc::string::{String, ToString};
 use drv_virtio_block::interrupt::InterruptGrant;
 use drv_virtio_block::queue::{OwnedQueue, Prepared};
 use drv_virtio_block::request::{Completion, Error, Gone, Lba, Refusal, Request};
+use drv_virtio_block::transport::Doorbell;
 use drv_virtio_block::transport::QueueId;
-use drv_virtio_block::transport::pci::PciDoorbell;
+use workload::params::Params;
 use workload::report::{Line, Note};
 use workload::verify::{check, fill};
 
-type Queue = OwnedQueue<'static, Scattered, PciDoorbell<'static>>;
+type Queue<D> = OwnedQueue<'static, Scattered, D>;
 
 /// Bytes of a place: more than a chain of six segments of a page carries.
 const PLACE: u32 = 1 << 20;
@@ -27,26 +28,29 @@ const CAUGHT: usize = 64;
 const HERE: u64 = 4096;
 
 /// Runs all of it.
-pub fn run(mut rig: Rig<Prepared<'static, Scattered>>) -> Result<(), String> {
-    let mut places = Places::new(CAUGHT + 2, PLACE as usize).ok_or("no memory for the buffers")?;
-    let (id, prepared) = rig.queues.pop().ok_or("there is no queue")?;
-    let mut queue = prepared.owned(rig.doorbell(id)?);
-    identity(&mut queue, &mut places)?;
+pub(crate) fn run<G: Ground>(ground: &mut G, params: &Params, crew: Crew) -> Result<(), String> {
+    let mut rig: Rig<G, Prepared<'static, Scattered>> = Rig::up(ground, params, crew)?;
+    let memory = ground.dma((CAUGHT + 2) * PLACE as usize).ok_or("no memory for the buffers")?;
+    let mut places = Places::new(memory, PLACE as usize);
+    let (id, _) = *rig.queues.first().ok_or("there is no queue")?;
+    let (prepared, doorbell) = rig.open()?.swap_remove(0);
+    let mut queue = prepared.owned(doorbell);
+    identity(ground, &mut queue, &mut places)?;
     write_and_read(&mut queue, &mut places)?;
     zeroes_and_discard(&mut queue, &mut places)?;
     refusals(&mut queue, &places)?;
-    let mut queue = reset(rig, id, queue, &places)?;
+    let mut queue = reset(ground, rig, id, queue, &places)?;
     read_back(&mut queue, &mut places, HERE, 2, PLACE)?;
-    note("operations: identity, write, durable write, read, flush, write zeroes, discard, refusals, reset");
+    note(ground, "operations: identity, write, durable write, read, flush, write zeroes, discard, refusals, reset");
     Ok(())
 }
 
-fn note(text: &str) {
-    say(&Line::Note(Note::new(format_args!("{text}"))));
+fn note<G: Ground>(ground: &G, text: &str) {
+    ground.say(&Line::Note(Note::new(format_args!("{text}"))));
 }
 
 /// Submits one request and polls until it is over.
-fn one(queue: &mut Queue, request: Request<Scattered>) -> Result<(), String> {
+fn one<D: Doorbell>(queue: &mut Queue<D>, request: Request<Scattered>) -> Result<(), String> {
     let what = request.operation();
     queue.submit(request).map_err(|refused| format!("{what:?} was refused: {}", refused.why))?;
     let mut result = None;
@@ -56,16 +60,16 @@ fn one(queue: &mut Queue, request: Request<Scattered>) -> Result<(), String> {
     result.unwrap_or(Ok(())).map_err(|error| format!("{what:?} failed: {error}"))
 }
 
-fn identity(queue: &mut Queue, places: &mut Places) -> Result<(), String> {
+fn identity<G: Ground, D: Doorbell>(ground: &G, queue: &mut Queue<D>, places: &mut Places) -> Result<(), String> {
     one(queue, Request::get_id(places.scattered(0, 20, &[])))?;
     let id = places.data(0, 20);
     let len = id.iter().position(|byte| *byte == 0).unwrap_or(20);
-    note(&format!("identity: {}", core::str::from_utf8(&id[..len]).map_err(|e| e.to_string())?));
+    note(ground, &format!("identity: {}", core::str::from_utf8(&id[..len]).map_err(|e| e.to_string())?));
     Ok(())
 }
 
 /// Writes a place in many pieces, durably and not, and reads it back in one.
-fn write_and_read(queue: &mut Queue, places: &mut Places) -> Result<(), String> {
+fn write_and_read<D: Doorbell>(queue: &mut Queue<D>, places: &mut Places) -> Result<(), String> {
     let cuts = [16, 1000, 4096, 5000, 70_000, 71_000, 300_000, 500_000, 501_000, 900_000, 1_000_000]
         .map(|cut: u32| cut.next_multiple_of(512));
     fill(places.data(0, PLACE), HERE, 1);
@@ -77,13 +81,19 @@ fn write_and_read(queue: &mut Queue, places: &mut Places) -> Result<(), String> 
     read_back(queue, places, HERE, 2, PLACE)
 }
 
-fn read_back(queue: &mut Queue, places: &mut Places, lba: u64, generation: u64, bytes: u32) -> Result<(), String> {
+fn read_back<D: Doorbell>(
+    queue: &mut Queue<D>,
+    places: &mut Places,
+    lba: u64,
+    generation: u64,
+    bytes: u32,
+) -> Result<(), String> {
     places.data(1, bytes).fill(0xa5);
     one(queue, Request::read(Lba(lba), places.scattered(1, bytes, &[])))?;
     check(places.data(1, bytes), lba, generation).map_err(|fault| format!("{fault}"))
 }
 
-fn zeroes_and_discard(queue: &mut Queue, places: &mut Places) -> Result<(), String> {
+fn zeroes_and_discard<D: Doorbell>(queue: &mut Queue<D>, places: &mut Places) -> Result<(), String> {
     let (lba, sectors) = (HERE + u64::from(PLACE / 512), PLACE / 512);
     for unmap in [false, true] {
         fill(places.data(0, PLACE), lba, 3);
@@ -97,7 +107,7 @@ fn zeroes_and_discard(queue: &mut Queue, places: &mut Places) -> Result<(), Stri
     one(queue, Request::discard(Lba(lba), sectors))
 }
 
-fn refusals(queue: &mut Queue, places: &Places) -> Result<(), String> {
+fn refusals<D: Doorbell>(queue: &mut Queue<D>, places: &Places) -> Result<(), String> {
     let end = queue.geometry().capacity();
     let cases = [
         (Request::read(Lba(end), places.scattered(0, 512, &[])), Refusal::OutOfRange),
@@ -118,17 +128,18 @@ fn refusals(queue: &mut Queue, places: &Places) -> Result<(), String> {
 }
 
 /// Resets the device under requests in flight and brings it up again over the same memory.
-fn reset(
-    rig: Rig<Prepared<'static, Scattered>>,
+fn reset<G: Ground>(
+    ground: &G,
+    rig: Rig<G, Prepared<'static, Scattered>>,
     id: QueueId,
-    mut queue: Queue,
+    mut queue: Queue<DoorbellOf<G>>,
     places: &Places,
-) -> Result<Queue, String> {
+) -> Result<Queue<DoorbellOf<G>>, String> {
     for token in 0..CAUGHT as u64 {
         let buffer = places.scattered(2 + token as usize, PLACE, &[]);
         queue.submit(Request::read(Lba(0), buffer).with_token(token)).map_err(|refused| refused.why.to_string())?;
     }
-    let platform = Nucleus { interrupts: rig.interrupts };
+    let platform = ground.platform();
     let (wishes, grants): (_, &[InterruptGrant]) = (rig.wishes, &rig.grants);
     let stopped = rig.device.reset(&platform).map_err(|failed| failed.to_string())?;
     let (mut seen, mut wrong) = (0u64, 0);

@@ -1,15 +1,10 @@
 //! A device brought up with the queues that a run asks for: the driver's own bring-up, whoever drives the rings then.
 //!
 //! `M` is a queue's memory before the device runs: the driver's [`Prepared`], or the bare ring's. Everything lives as
-//! long as the machine.
-use super::fleet::Crew;
-use super::handover::{Handover, hand_over};
-use super::platform::Nucleus;
-use super::raw::RawMemory;
-use super::say;
-use crate::Machine;
-use crate::cpu::CpuId;
-use crate::irq::Capability;
+//! long as the run.
+use crate::crew::Crew;
+use crate::ground::{Ground, Handed, Piece};
+use crate::raw::RawMemory;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -25,8 +20,7 @@ use drv_virtio_block::interrupt::{CompletionMode, InterruptGrant, Rung};
 use drv_virtio_block::platform::Badges;
 use drv_virtio_block::queue::{Chaining, Prepared, QueueOptions};
 use drv_virtio_block::spec::{Features, feature};
-use drv_virtio_block::transport::pci::{PciDoorbell, PciTransport};
-use drv_virtio_block::transport::{QueueId, RingAddresses};
+use drv_virtio_block::transport::{QueueId, RingAddresses, Transport};
 use workload::params::{Indirect, Mode, Params};
 use workload::report::{Boot, Line, Note, VERSION};
 
@@ -38,7 +32,10 @@ const PRIVATE_PER_QUEUE: usize = 512 << 10;
 /// What a queue's memory must offer to be brought up.
 pub trait Memory: Sized {
     /// Lays a ring of `size` out.
-    fn new(size: u16, params: &Params, disk: &'static Geometry, room: &mut Room) -> Result<Self, String>;
+    ///
+    /// # Errors
+    /// When it does not fit, or the parameters ask for what it cannot do.
+    fn new(size: u16, params: &Params, disk: &'static Geometry, room: &mut Room<'_>) -> Result<Self, String>;
     /// Where the device finds it.
     fn addresses(&self) -> RingAddresses;
     /// Requests that can be in flight.
@@ -46,15 +43,18 @@ pub trait Memory: Sized {
 }
 
 /// Where queues take their memory from.
-pub struct Room {
-    pub dma: DmaRegion<'static>,
-    pub arena: Arena<'static>,
+pub struct Room<'r> {
+    dma: DmaRegion<'static>,
+    arena: Arena<'static>,
+    /// For what is not carved from the two above.
+    more: &'r dyn Fn(usize) -> Option<Piece>,
 }
 
 /// A running device and its queues.
-pub struct Rig<M> {
-    pub device: Running<'static, PciTransport<'static>>,
-    pub interrupts: &'static [Capability],
+pub struct Rig<G: Ground, M> {
+    /// The device.
+    pub device: Running<'static, G::Transport>,
+    /// Memory of its queues, until they are made.
     pub queues: Vec<(QueueId, M)>,
     /// What it was brought up with, to be used again after a reset.
     pub wishes: Wishes,
@@ -64,23 +64,30 @@ pub struct Rig<M> {
     queue_size: u16,
 }
 
-impl<M: Memory> Rig<M> {
-    /// Brings the first block device up.
-    pub fn new(machine: &Machine, params: &Params, crew: &Crew) -> Result<Self, String> {
-        let function = machine.pci.functions().into_iter().find(|f| f.is_virtio_block());
-        let function = machine.pci.block_function(function.ok_or("there is no virtio block device")?);
-        let function = function.map_err(|why| format!("the block device {why}"))?;
+/// The doorbell of a ground's transport.
+pub type DoorbellOf<G> = <<G as Ground>::Transport as Transport>::Doorbell;
+
+impl<G: Ground, M: Memory> Rig<G, M> {
+    /// Brings the ground's device up, says what was reached, and sets the bound for the run.
+    ///
+    /// # Errors
+    /// When it cannot be had, does not come up, or has fewer slots than the run needs.
+    pub fn up(ground: &mut G, params: &Params, crew: Crew) -> Result<Self, String> {
+        let rig = Self::new(ground, params, crew)?;
+        ground.say(&Line::Boot(rig.boot()));
+        ground.bound(crate::bound(params));
+        Ok(rig)
+    }
+
+    fn new(ground: &mut G, params: &Params, crew: Crew) -> Result<Self, String> {
         let queues = usize::from(crew.queues.max(1));
-        let targets = targets(params, crew);
-        let Handover { authority, interrupts } = hand_over(&function, &targets, DMA_PER_QUEUE * queues)?;
+        let Handed { transport, grants, dma } = ground.hand_over(params, crew, DMA_PER_QUEUE * queues)?;
         let private = vec![MaybeUninit::uninit(); PRIVATE_PER_QUEUE * queues].leak();
-        let mut room = Room { dma: authority.dma, arena: Arena::new(private) };
-        let platform = Nucleus { interrupts };
-        let place = Box::leak(Box::new(None));
-        let transport = PciTransport::new(authority.windows);
-        let (wishes, grants) = (wishes(params, crew), authority.interrupts.to_vec());
+        let more = |bytes| ground.dma(bytes);
+        let mut room = Room { dma, arena: Arena::new(private), more: &more };
+        let wishes = wishes(params, crew);
         let mut device = Offline::new(transport)
-            .negotiate(&platform, &wishes, &grants, place)
+            .negotiate(&ground.platform(), &wishes, &grants, Box::leak(Box::new(None)))
             .map_err(|failed| failed.to_string())?;
         let disk = device.geometry();
         let mut memories = Vec::new();
@@ -98,7 +105,7 @@ impl<M: Memory> Rig<M> {
                 "{in_flight} requests per queue exceed its {slots} slots: lower iodepth, or raise queue-size"
             ));
         }
-        Ok(Self { device, interrupts, queues: memories, wishes, grants, slots, queue_size })
+        Ok(Self { device, queues: memories, wishes, grants, slots, queue_size })
     }
 
     /// What was reached.
@@ -124,9 +131,14 @@ impl<M: Memory> Rig<M> {
         }
     }
 
-    /// A queue's doorbell.
-    pub fn doorbell(&mut self, queue: QueueId) -> Result<PciDoorbell<'static>, String> {
-        self.device.doorbell(queue).map_err(|e| e.to_string())
+    /// The queues' memory, each with its doorbell.
+    ///
+    /// # Errors
+    /// When the device cannot be reached.
+    pub fn open(&mut self) -> Result<Vec<(M, DoorbellOf<G>)>, String> {
+        let memories = core::mem::take(&mut self.queues);
+        let with_bell = |(queue, memory)| Ok((memory, self.device.doorbell(queue).map_err(|e| e.to_string())?));
+        memories.into_iter().map(with_bell).collect()
     }
 
     /// What pieces of buffers may be multiples of: anything a device may be given where chains hold many pieces, whole
@@ -137,48 +149,25 @@ impl<M: Memory> Rig<M> {
     }
 
     /// Looks at the configuration, as its interrupt asks for; says what changed, and whether the interrupt was seen.
-    pub fn service_configuration(&mut self, taken: u64) -> Result<(), String> {
-        let seen = self.device.vectors().configuration_in(Badges(taken));
+    ///
+    /// # Errors
+    /// When the device needs a reset or cannot be reached.
+    pub fn service_configuration(&mut self, ground: &G, taken: Badges) -> Result<(), String> {
+        let seen = self.device.vectors().configuration_in(taken);
         let change = self.device.service_configuration().map_err(|e| e.to_string())?;
         if change.needs_reset {
             return Err("the device asks for a reset".to_string());
         }
         if let Some((old, new)) = change.capacity {
             let how = if seen { "by interrupt" } else { "by looking" };
-            say(&Line::Note(Note::new(format_args!("capacity changed from {old} to {new} sectors, noticed {how}"))));
+            let text = format_args!("capacity changed from {old} to {new} sectors, noticed {how}");
+            ground.say(&Line::Note(Note::new(text)));
         }
         Ok(())
     }
-
-    /// Interrupts of the queues so far, and how many of them came to the processor that `home` gives for a queue.
-    pub fn interrupts(&self, home: impl Fn(usize) -> CpuId) -> (u64, u64) {
-        let plan = self.device.vectors();
-        let mut seen = 0;
-        let mut sums = (0, 0);
-        for at in 0..self.device.reached().queues {
-            let Some(grant) = plan.queue(QueueId(at)) else { continue };
-            let interrupt = self.interrupts.iter().find(|i| i.index() == grant.vector);
-            // A shared vector is counted once.
-            if let Some(interrupt) = interrupt.filter(|i| seen & i.badge() == 0) {
-                seen |= interrupt.badge();
-                sums.0 += interrupt.arrivals();
-                sums.1 += interrupt.arrivals_on(home(at.into()));
-            }
-        }
-        sums
-    }
 }
 
-/// The processor of each interrupt capability: the configuration's first, then the queues'.
-fn targets(params: &Params, crew: &Crew) -> Vec<CpuId> {
-    let queues = usize::from(params.vectors).saturating_sub(1);
-    let single = params.vectors == 1;
-    let first = if single { crew.target(0) } else { CpuId::BOOT };
-    let all = core::iter::once(first).chain((0..queues).map(|queue| crew.target(queue)));
-    all.take(params.vectors.into()).collect()
-}
-
-fn wishes(params: &Params, crew: &Crew) -> Wishes {
+fn wishes(params: &Params, crew: Crew) -> Wishes {
     let mut features = Features::IMPLEMENTED;
     if !params.event_idx {
         features = features.without(feature::EVENT_IDX);
@@ -202,7 +191,7 @@ fn in_flight_per_queue(params: &Params, queues: usize) -> usize {
 }
 
 impl<B: Buffer> Memory for Prepared<'static, B> {
-    fn new(size: u16, params: &Params, disk: &'static Geometry, room: &mut Room) -> Result<Self, String> {
+    fn new(size: u16, params: &Params, disk: &'static Geometry, room: &mut Room<'_>) -> Result<Self, String> {
         let chaining = if params.indirect == Indirect::On { Chaining::Indirect } else { Chaining::Direct };
         let options = QueueOptions { size, chaining, large_tables: 4, large_segments: 16, ..QueueOptions::default() };
         Prepared::new(&options, disk, &mut room.dma, &mut room.arena).map_err(|e| e.to_string())
@@ -218,11 +207,12 @@ impl<B: Buffer> Memory for Prepared<'static, B> {
 }
 
 impl Memory for RawMemory {
-    fn new(size: u16, params: &Params, _: &'static Geometry, _: &mut Room) -> Result<Self, String> {
+    fn new(size: u16, params: &Params, _: &'static Geometry, room: &mut Room<'_>) -> Result<Self, String> {
         if !params.event_idx || params.indirect == Indirect::On {
             return Err("driver=raw uses event indices and direct chains only".to_string());
         }
-        RawMemory::new(size).ok_or_else(|| "no memory for the bare ring".to_string())
+        let memory = (room.more)(RawMemory::bytes(size));
+        memory.and_then(|memory| RawMemory::new(size, memory)).ok_or_else(|| "no memory for the bare ring".to_string())
     }
 
     fn addresses(&self) -> RingAddresses {
@@ -230,6 +220,6 @@ impl Memory for RawMemory {
     }
 
     fn slots(&self) -> u16 {
-        (RawMemory::addresses(self).size() / 3) & !3
+        self.chains()
     }
 }

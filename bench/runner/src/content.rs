@@ -1,6 +1,6 @@
 //! What a job's buffers hold: anything, or blocks that say where and when they were written.
-use super::buffers::{MOST_SEGMENTS, Page, Places, Scattered};
-use super::job::Content;
+use crate::buffers::{MOST_SEGMENTS, Page, Places, Scattered};
+use crate::job::Content;
 use workload::pattern::{Io, Op, Pattern, Step};
 use workload::random::Random;
 use workload::verify::ledger::{Ledger, Outcome};
@@ -27,8 +27,11 @@ impl Content<Page> for Anything {
 
 /// Verified blocks, in buffers of a random number of pieces.
 pub struct Verified<'l> {
+    /// Where the data is.
     pub places: Places,
+    /// What every block of the job's region holds.
     pub ledger: Ledger<'l>,
+    /// Draws the pieces.
     pub random: Random,
     /// Pieces end at multiples of this many bytes.
     pub grain: u32,

@@ -2,7 +2,7 @@
 //!
 //! A place is lent to at most one request at a time: the job's free list sees to it, and a place returns there only
 //! with the completion that gives the buffer back.
-use crate::memory;
+use crate::ground::Piece;
 use core::ops::Range;
 use drv_virtio_block::dma::{Buffer, DeviceAddress, DeviceReadable, DeviceWritable, Segment};
 
@@ -17,18 +17,19 @@ pub struct Places {
 }
 
 impl Places {
-    /// `count` places of `bytes` bytes.
-    pub fn new(count: usize, bytes: usize) -> Option<Self> {
-        let memory = memory::dma(count * bytes)?;
-        Some(Self { base: memory.device_address(), bytes, count })
+    /// Places of `bytes` bytes: as many as `memory` has room for.
+    pub fn new(memory: Piece, bytes: usize) -> Self {
+        Self { base: memory.address(), bytes, count: memory.len() / bytes.max(1) }
     }
 
+    #[inline(always)]
     fn at(&self, place: usize, range: Range<usize>) -> u64 {
         assert!(place < self.count && range.end <= self.bytes, "a buffer leaves its place");
         self.base + (place * self.bytes + range.start) as u64
     }
 
     /// The first `bytes` of a place, in one piece.
+    #[inline(always)]
     pub fn page(&self, place: usize, bytes: u32) -> Page {
         Page(Segment::new(DeviceAddress(self.at(place, 0..bytes as usize)), bytes))
     }
@@ -73,6 +74,7 @@ unsafe impl DeviceWritable for Page {}
 
 impl Page {
     /// Where it is.
+    #[inline(always)]
     pub fn segment(&self) -> Segment {
         self.0
     }

@@ -4,9 +4,9 @@
 //! descriptors apart). It trusts the device and its caller with everything; that is what it is for. It uses event
 //! indices, publishes once per batch and rings the doorbell if asked, as the driver does.
 //! Specification: 2.7 Split Virtqueues.
-use super::buffers::Page;
-use super::drive::{Drive, Outcome, Work};
-use crate::memory;
+use crate::buffers::Page;
+use crate::drive::{Drive, Outcome, Work};
+use crate::ground::Piece;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 use drv_virtio_block::dma::DeviceAddress;
 use drv_virtio_block::queue::Statistics;
@@ -64,10 +64,14 @@ pub struct RawMemory {
 }
 
 impl RawMemory {
-    /// Zeroed memory for a ring of `size`, with its lines behind it.
-    pub fn new(size: u16) -> Option<Self> {
-        let memory = memory::dma(Self::lines_at(size) + usize::from(size) * size_of::<Line>())?;
-        Some(Self { base: memory.device_address(), size })
+    /// Bytes for a ring of `size`, with its lines behind it.
+    pub const fn bytes(size: u16) -> usize {
+        Self::lines_at(size) + size as usize * size_of::<Line>()
+    }
+
+    /// A ring of `size` in `memory`; `None` if it is too small.
+    pub fn new(size: u16, memory: Piece) -> Option<Self> {
+        (memory.len() >= Self::bytes(size)).then(|| Self { base: memory.address(), size })
     }
 
     const fn used_at(size: u16) -> usize {
@@ -76,6 +80,11 @@ impl RawMemory {
 
     const fn lines_at(size: u16) -> usize {
         (Self::used_at(size) + 8 * size as usize + 6).next_multiple_of(64)
+    }
+
+    /// Requests that can be in flight.
+    pub const fn chains(&self) -> u16 {
+        (self.size / 3) & !3
     }
 
     /// Where the device finds it.
@@ -89,7 +98,7 @@ impl RawMemory {
 
     /// The ring, once the device runs.
     pub fn open<D: Doorbell>(self, doorbell: D) -> Raw<D> {
-        let chains = (self.size / 3) & !3;
+        let chains = self.chains();
         let at = |offset: usize| self.base + offset as u64;
         let raw = Raw {
             size: self.size,
@@ -119,11 +128,13 @@ impl RawMemory {
 }
 
 impl<D: Doorbell> Raw<D> {
+    #[inline(always)]
     fn available_index(&self) -> &AtomicU16 {
         // SAFETY: word 1 of the ring is its index, aligned and alive as long as `self`; all access is atomic.
         unsafe { AtomicU16::from_ptr(self.available.add(1)) }
     }
 
+    #[inline(always)]
     fn used_index(&self) -> &AtomicU16 {
         // SAFETY: as above.
         unsafe { AtomicU16::from_ptr(self.used.add(1)) }

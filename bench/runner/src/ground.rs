@@ -1,0 +1,143 @@
+//! What a run stands on: memory, processors, waiting and one device, as the image or a Linux process has them.
+//!
+//! Everything here lives as long as the run does, which is as long as the machine or the process: nothing is given back.
+use crate::crew::Crew;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use drv_virtio_block::dma::{DeviceAddress, DmaRegion};
+use drv_virtio_block::interrupt::{InterruptGrant, VectorPlan};
+use drv_virtio_block::platform::{Badges, Platform};
+use drv_virtio_block::queue::Wake;
+use drv_virtio_block::transport::Transport;
+use workload::params::Params;
+use workload::report::Line;
+
+/// A job's clock, and its way of waiting.
+pub trait Host {
+    /// Nanoseconds, monotonic.
+    fn now_ns(&self) -> u64;
+
+    /// Halts until the queue's interrupt came, acknowledges it, and counts it.
+    fn wait(&mut self);
+
+    /// Lets a device that has no thread of its own do what there is to do.
+    #[inline(always)]
+    fn step(&mut self) {}
+
+    /// Instructions so far, where the machine counts them.
+    #[inline(always)]
+    fn ticks() -> u64 {
+        0
+    }
+}
+
+/// Zeroed memory that the device may touch, at one address for both sides, never given back.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl Piece {
+    /// Memory from `base` on.
+    ///
+    /// # Safety
+    /// The memory is as [`Piece`] says, at least page-aligned, and used through this value alone.
+    pub const unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
+        Self { base, len }
+    }
+
+    /// Its address, for the processor and for the device.
+    pub fn address(&self) -> u64 {
+        self.base.as_ptr().addr() as u64
+    }
+
+    /// Bytes.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// As memory for rings.
+    pub fn into_region(self) -> DmaRegion<'static> {
+        // SAFETY: by the contract of `new`: initialised, mapped for the device at its own address, this value's alone,
+        // and never freed.
+        unsafe { DmaRegion::new(self.base, DeviceAddress(self.address()), self.len) }
+    }
+}
+
+/// A device as it was handed over.
+pub struct Handed<T> {
+    /// Its registers.
+    pub transport: T,
+    /// Its interrupts.
+    pub grants: Vec<InterruptGrant>,
+    /// Memory for its rings.
+    pub dma: DmaRegion<'static>,
+}
+
+/// See the module's text.
+pub trait Ground {
+    /// How the device is reached.
+    type Transport: Transport<Doorbell: 'static> + 'static;
+    /// The clock and the interrupts of the thread that runs the run.
+    type Platform: Platform;
+    /// See [`Host`].
+    type Host: Host + Send + 'static;
+    /// Wakes the submitters of one queue.
+    type Wake: Wake + 'static;
+
+    /// Gives every job of the crew a processor.
+    ///
+    /// # Errors
+    /// When there are not enough.
+    fn seats(&mut self, crew: Crew) -> Result<(), String>;
+
+    /// The device, with `dma_len` bytes for its rings.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be handed over.
+    fn hand_over(&mut self, params: &Params, crew: Crew, dma_len: usize) -> Result<Handed<Self::Transport>, String>;
+
+    /// Memory for buffers; `None` when there is not so much.
+    fn dma(&self, bytes: usize) -> Option<Piece>;
+
+    /// The platform for bring-up and reset.
+    fn platform(&self) -> Self::Platform;
+
+    /// What wakes the submitters of one queue, which are `jobs` in the order of their numbers there.
+    fn wake(&self, jobs: Vec<u16>) -> Self::Wake;
+
+    /// The clock and the bell of job `job`, whose queue interrupts with `own`.
+    fn host(&self, job: u16, own: Badges) -> Self::Host;
+
+    /// Runs one closure per job, each on its processor, and passes interrupts on meanwhile where several jobs hang on
+    /// one. The results are in the order of the jobs.
+    fn run<R: Send + 'static>(
+        &mut self,
+        crew: Crew,
+        plan: &VectorPlan,
+        jobs: Vec<Box<dyn FnOnce() -> R + Send>>,
+    ) -> Vec<R>;
+
+    /// Takes the configuration's interrupt, if it came during the run.
+    fn take_configuration(&mut self, plan: &VectorPlan) -> Badges;
+
+    /// Interrupts of the first `queues` queues so far, and how many of them came to the processor of their job.
+    fn interrupts(&self, crew: Crew, plan: &VectorPlan, queues: u16) -> (u64, u64);
+
+    /// Sets the bound on what follows, in nanoseconds.
+    fn bound(&self, ns: u64);
+
+    /// Prints a result line.
+    fn say(&self, line: &Line);
+
+    /// Prints a line for people.
+    fn remark(&self, text: &str);
+}
