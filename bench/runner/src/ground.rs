@@ -26,6 +26,12 @@ pub trait Host {
     #[inline(always)]
     fn step(&mut self) {}
 
+    /// Whether the device can no longer be reached; asked while nothing completes.
+    #[inline(always)]
+    fn lost(&mut self) -> bool {
+        false
+    }
+
     /// Instructions so far, where the machine counts them.
     #[inline(always)]
     fn ticks() -> u64 {

@@ -6,6 +6,8 @@
 //! [`Drive`] and [`Host`] do, and [`Content`] fills and checks data.
 use crate::drive::{Drive, Work};
 use crate::ground::Host;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use workload::params::{Mode, Params};
@@ -107,7 +109,10 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
     }
 
     /// Runs until the pattern or the time ends, and everything submitted has come back.
-    pub fn run(mut self) -> Done {
+    ///
+    /// # Errors
+    /// When the device breaks its queue, or is gone: what was in flight has not come back then.
+    pub fn run(mut self) -> Result<Done, String> {
         let started = self.host.now_ns();
         let end = started.saturating_add(self.plan.runtime_ns);
         let (mut more, mut submitted) = (true, 0);
@@ -122,9 +127,9 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
             self.submit();
             self.host.step();
             if self.in_flight() == 0 && !more {
-                return Done { started, ended: self.host.now_ns() };
+                return Ok(Done { started, ended: self.host.now_ns() });
             }
-            self.take(more);
+            self.take(more)?;
         }
     }
 
@@ -172,7 +177,7 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
     }
 
     /// Takes completions: those that are there, or, when no batch has room, as many as one needs.
-    fn take(&mut self, more: bool) {
+    fn take(&mut self, more: bool) -> Result<(), String> {
         let waiting = self.flights.work.len();
         let lacking = match (waiting, more) {
             (0, true) => self.plan.batch.saturating_sub(self.room()),
@@ -183,9 +188,7 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
         let want = lacking.max(self.plan.complete_min.min(self.in_flight() - waiting) * usize::from(lacking > 0));
         let mut taken = self.reap();
         while taken < want {
-            if let Some(violation) = self.drive.broken() {
-                panic!("the device broke its queue: {violation}");
-            }
+            self.still_there()?;
             if self.plan.mode == Mode::Interrupt && !self.drive.arm((want - taken) as u16) {
                 self.host.wait();
                 self.drive.woken();
@@ -193,6 +196,18 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
             self.host.step();
             taken += self.reap();
         }
+        Ok(())
+    }
+
+    /// Whether it makes sense to go on waiting.
+    fn still_there(&mut self) -> Result<(), String> {
+        if let Some(violation) = self.drive.broken() {
+            return Err(format!("the device broke its queue: {violation}"));
+        }
+        if self.host.lost() {
+            return Err(format!("the device is gone, with {} requests in flight", self.in_flight()));
+        }
+        Ok(())
     }
 
     fn reap(&mut self) -> usize {

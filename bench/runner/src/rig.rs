@@ -4,7 +4,7 @@
 //! long as the run.
 use crate::crew::Crew;
 use crate::ground::{Ground, Handed, Piece};
-use crate::raw::RawMemory;
+use crate::raw::{RawMemory, Shape};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -208,11 +208,12 @@ impl<B: Buffer> Memory for Prepared<'static, B> {
 
 impl Memory for RawMemory {
     fn new(size: u16, params: &Params, _: &'static Geometry, room: &mut Room<'_>) -> Result<Self, String> {
-        if !params.event_idx || params.indirect == Indirect::On {
-            return Err("driver=raw uses event indices and direct chains only".to_string());
+        if !params.event_idx {
+            return Err("driver=raw uses event indices: leave event_idx=off out".to_string());
         }
-        let memory = (room.more)(RawMemory::bytes(size));
-        memory.and_then(|memory| RawMemory::new(size, memory)).ok_or_else(|| "no memory for the bare ring".to_string())
+        let shape = Shape::new(size, params.layout, params.indirect == Indirect::On);
+        let memory = (room.more)(shape.bytes());
+        memory.and_then(|memory| RawMemory::new(shape, memory)).ok_or_else(|| "no memory for the bare ring".to_string())
     }
 
     fn addresses(&self) -> RingAddresses {

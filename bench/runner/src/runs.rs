@@ -252,7 +252,7 @@ fn places<G: Ground>(ground: &G, params: &Params) -> Result<Places, String> {
 fn plain_job<D: Drive<Page>, H: Host>(mut drive: D, setup: Setup<H>) -> Result<Returned<D>, String> {
     let pattern = setup.pattern()?;
     let Setup { params, setting, places, host, .. } = setup;
-    let (tally, done) = drive_job(&mut drive, &params, setting.mode, host, pattern, &mut Anything(places));
+    let (tally, done) = drive_job(&mut drive, &params, setting.mode, host, pattern, &mut Anything(places))?;
     Ok(Returned { drive, tally, done, words: Vec::new(), first_fault: None })
 }
 
@@ -264,7 +264,7 @@ fn verified_job<D: Drive<Scattered>, H: Host>(mut drive: D, setup: Setup<H>) -> 
     let ledger = Ledger::new(&mut words, first);
     let random = Random::for_job(params.randseed ^ 1, number);
     let mut content = Verified { places, ledger, random, grain: setting.grain, first_fault: None };
-    let (tally, done) = drive_job(&mut drive, &params, setting.mode, host, pattern, &mut content);
+    let (tally, done) = drive_job(&mut drive, &params, setting.mode, host, pattern, &mut content)?;
     let first_fault = content.first_fault.take();
     Ok(Returned { drive, tally, done, words, first_fault })
 }
@@ -282,10 +282,10 @@ fn drive_job<B, D: Drive<B>, C: Content<B>, H: Host>(
     mut host: H,
     pattern: Pattern,
     content: &mut C,
-) -> (Box<Tally>, Done) {
+) -> Result<(Box<Tally>, Done), String> {
     let mut tally = Box::new(Tally::new());
-    let done = Job::new(Plan::new(params, mode), pattern, drive, content, &mut host, &mut tally).run();
-    (tally, done)
+    let done = Job::new(Plan::new(params, mode), pattern, drive, content, &mut host, &mut tally).run()?;
+    Ok((tally, done))
 }
 
 /// Runs the jobs, services the configuration if its interrupt came, and sums up.

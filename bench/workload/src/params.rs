@@ -156,7 +156,7 @@ pub struct Params {
     pub bssplit: ArrayVec<Split, MAX_SPLIT>,
     /// `iodepth`: requests in flight per job, 1 to 1024.
     pub iodepth: u16,
-    /// `iodepth_batch_submit`, 1 to 64 and at most `iodepth`.
+    /// `iodepth_batch_submit`, 1 to 128 and at most `iodepth`.
     pub iodepth_batch_submit: u16,
     /// `iodepth_batch_complete_min`: 0 polls without waiting for any; at most `iodepth`.
     pub iodepth_batch_complete_min: u16,
@@ -189,6 +189,8 @@ pub struct Params {
     pub event_idx: bool,
     /// `indirect`: `on` (every chain through its slot's table), `auto` (direct where one segment does), `off` (never).
     pub indirect: Indirect,
+    /// `layout`: where `driver=raw` keeps headers and statuses.
+    pub layout: Layout,
     /// `icount`: `on` or `off`: count instructions per I/O over fixed batches instead of measuring time.
     pub icount: bool,
 }
@@ -202,6 +204,15 @@ pub enum Indirect {
     Off,
     /// `auto`.
     Auto,
+}
+
+/// `layout`, see [`Params::layout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `line`: header and status of a request in one cache line of its own.
+    Line,
+    /// `dense`: an array of headers and an array of statuses.
+    Dense,
 }
 
 words!(Driver { Ours => "ours", Raw => "raw", VirtioDriver => "virtio-driver" });
@@ -218,6 +229,7 @@ words!(Rw {
 });
 words!(Verify { None => "none", Crc32c => "crc32c" });
 words!(Submit { Owner => "owner", Shared => "shared", Auto => "auto", Mutex => "mutex" });
+words!(Layout { Line => "line", Dense => "dense" });
 words!(Indirect { On => "on", Off => "off", Auto => "auto" });
 
 impl Rw {
@@ -266,6 +278,7 @@ impl Default for Params {
             queue_size: 0,
             event_idx: true,
             indirect: Indirect::Auto,
+            layout: Layout::Line,
             icount: false,
         }
     }

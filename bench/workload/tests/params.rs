@@ -2,7 +2,7 @@
 use arrayvec::ArrayVec;
 use proptest::prelude::*;
 use workload::params::{
-    Driver, Indirect, KEYS, MAX_SPLIT, Mode, ParamError, Params, Rw, Split, Submit, Verify, WHOLE, parse_size,
+    Driver, Indirect, KEYS, Layout, MAX_SPLIT, Mode, ParamError, Params, Rw, Split, Submit, Verify, WHOLE, parse_size,
     parse_time_ms,
 };
 
@@ -31,9 +31,11 @@ prop_compose! {
         rw in prop::sample::select(Rw::ALL),
         verify in prop::sample::select(Verify::ALL),
         indirect in prop::sample::select(Indirect::ALL),
+        layout in prop::sample::select(Layout::ALL),
         splits in any_split(),
     ) -> Params {
-        let mut params = Params { driver, mode, rw, verify, indirect, ..Params::default() };
+        let layout = if driver == Driver::Raw { layout } else { Layout::Line };
+        let mut params = Params { driver, mode, rw, verify, indirect, layout, ..Params::default() };
         params.name = name.as_str().try_into().unwrap();
         params.scenario = scenario.as_str().try_into().unwrap();
         params.bssplit = splits.into_iter().collect();
@@ -45,7 +47,7 @@ prop_compose! {
     fn any_params()(
         words in any_words(),
         iodepth in 1u16..=1024,
-        batches in (1u16..=64, 0u16..=1024, 1u16..),
+        batches in (1u16..=128, 0u16..=1024, 1u16..),
         numjobs in 1u16..,
         size in prop_oneof![Just(0), (1u64 << 50)..(1 << 53)],
         end in (any::<bool>(), any::<u32>()),
@@ -122,7 +124,7 @@ fn printed_pairs_are_canonical() {
         "name=bench scenario=none driver=ours mode=interrupt submit=auto rw=randread \
          bssplit=4k/12.5:512/7.5:1m/80 iodepth=1 iodepth_batch_submit=1 iodepth_batch_complete_min=1 \
          iodepth_batch_complete_max=64 numjobs=1 size=1m runtime_ms=120000 number_ios=0 rwmixread=50 rate_iops=0 \
-         verify=none randseed=137 queues=0 vectors=16 queue_size=0 event_idx=on indirect=auto icount=off"
+         verify=none randseed=137 queues=0 vectors=16 queue_size=0 event_idx=on indirect=auto layout=line icount=off"
     );
     assert!(Params::parse("bs=512 number_ios=1").unwrap().to_string().contains(" bssplit=512 "));
 }
@@ -132,7 +134,7 @@ fn every_key_sets_the_field_that_it_prints() {
     let other = Params::parse(
         "name=n scenario=s driver=raw mode=polled submit=owner rw=trim bs=512 iodepth=9 iodepth_batch=2 \
          iodepth_batch_complete=3 iodepth_batch_complete_max=4 numjobs=5 size=1m runtime=6 rwmixread=7 rate_iops=8 \
-         verify=crc32c randseed=9 queues=10 vectors=11 queue_size=16 event_idx=off indirect=on",
+         verify=crc32c randseed=9 queues=10 vectors=11 queue_size=16 event_idx=off indirect=on layout=dense",
     )
     .unwrap();
     let other = Params { number_ios: 12, icount: true, ..other };
@@ -338,7 +340,7 @@ fn a_field_out_of_range_is_named() {
         ("iodepth=0", "iodepth"),
         ("iodepth=1025", "iodepth"),
         ("iodepth_batch_submit=0", "iodepth_batch_submit"),
-        ("iodepth=1024 iodepth_batch_submit=65", "iodepth_batch_submit"),
+        ("iodepth=1024 iodepth_batch_submit=129", "iodepth_batch_submit"),
         ("iodepth_batch_complete_max=0", "iodepth_batch_complete_max"),
         ("numjobs=0", "numjobs"),
         ("size=5000", "size"),
@@ -351,7 +353,7 @@ fn a_field_out_of_range_is_named() {
         assert!(matches!(parse(text), Err(ParamError::OutOfRange { key }) if key == name), "{text}");
     }
     let right = [
-        "iodepth=1024 iodepth_batch_submit=64",
+        "iodepth=1024 iodepth_batch_submit=128",
         "iodepth_batch_complete_min=0",
         "rwmixread=100",
         "rwmixread=0",

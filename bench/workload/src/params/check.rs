@@ -1,7 +1,7 @@
 //! Which parameters make sense: every field's range, then the pairs that contradict one another.
 //!
 //! A range names its key, whose row in [`super::KEYS`] says what to give; a contradiction brings its own advice.
-use super::{Driver, ParamError, Params, SECTOR, Split, Submit, Verify, WHOLE, text};
+use super::{Driver, Layout, ParamError, Params, SECTOR, Split, Submit, Verify, WHOLE, text};
 
 impl Params {
     /// Checks every field's range and that no two contradict one another.
@@ -33,7 +33,7 @@ impl Params {
 
     fn check_depths(&self) -> Result<(), ParamError> {
         in_range((1..=1024).contains(&self.iodepth), "iodepth")?;
-        in_range((1..=64).contains(&self.iodepth_batch_submit), "iodepth_batch_submit")?;
+        in_range((1..=128).contains(&self.iodepth_batch_submit), "iodepth_batch_submit")?;
         in_range(self.iodepth_batch_complete_max > 0, "iodepth_batch_complete_max")?;
         agree(
             self.iodepth_batch_submit <= self.iodepth,
@@ -77,6 +77,10 @@ impl Params {
         agree(
             !(self.driver == Driver::Raw && self.submit == Submit::Shared),
             "driver=raw has no path for many submitters: use submit=owner or driver=ours",
+        )?;
+        agree(
+            self.driver == Driver::Raw || self.layout == Layout::Line,
+            "layout=dense is a layout of driver=raw: leave it out",
         )
     }
 }

@@ -7,22 +7,22 @@ use core::fmt;
 use arrayvec::{ArrayString, ArrayVec};
 
 use super::number::{self, Percent, Size, parse_size, parse_time_ms};
-use super::{Driver, Indirect, MAX_SPLIT, Mode, Params, Rw, Split, Submit, Verify, WHOLE};
+use super::{Driver, Indirect, Layout, MAX_SPLIT, Mode, Params, Rw, Split, Submit, Verify, WHOLE};
 
 /// A quoted piece of the text, cut after 48 bytes.
 pub type Word = ArrayString<48>;
 
 /// Every key, in the order of printing, and what its value looks like.
-pub const KEYS: [(&str, &str); 25] = [
+pub const KEYS: [(&str, &str); 26] = [
     ("name", "1 to 48 characters of A-Z a-z 0-9 . _ -"),
     ("scenario", "a scenario's name, 1 to 32 characters of A-Z a-z 0-9 . _ -, or none"),
-    ("driver", "ours or raw"),
+    ("driver", "ours, raw or, natively, virtio-driver"),
     ("mode", "polled or interrupt"),
-    ("submit", "owner, shared or auto"),
+    ("submit", "owner, shared, auto or, natively, mutex"),
     ("rw", "read, write, randread, randwrite, rw, randrw, trim or randtrim"),
     ("bssplit", "one size (4k) or up to 8 like 512/20:4k/80, each a multiple of 512, the shares adding up to 100"),
     ("iodepth", "1 to 1024"),
-    ("iodepth_batch_submit", "1 to 64"),
+    ("iodepth_batch_submit", "1 to 128"),
     ("iodepth_batch_complete_min", "0 to iodepth"),
     ("iodepth_batch_complete_max", "1 or more"),
     ("numjobs", "1 to 65535"),
@@ -38,6 +38,7 @@ pub const KEYS: [(&str, &str); 25] = [
     ("queue_size", "a power of two up to 32768, or 0 for the device's"),
     ("event_idx", "on or off"),
     ("indirect", "on, off or auto"),
+    ("layout", "line or dense"),
     ("icount", "on or off"),
 ];
 
@@ -173,6 +174,7 @@ impl Params {
             "queue_size" => put(&mut self.queue_size, small(value)),
             "event_idx" => put(&mut self.event_idx, switch(value)),
             "indirect" => put(&mut self.indirect, Indirect::from_word(value)),
+            "layout" => put(&mut self.layout, Layout::from_word(value)),
             "icount" => put(&mut self.icount, switch(value)),
             _ => None,
         }
@@ -204,6 +206,7 @@ impl Params {
             "queue_size" => &self.queue_size,
             "event_idx" => &Switch(self.event_idx),
             "indirect" => &self.indirect,
+            "layout" => &self.layout,
             "icount" => &Switch(self.icount),
             _ => return Err(fmt::Error),
         };
