@@ -11,7 +11,7 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use workload::params::{Mode, Params};
-use workload::pattern::{Io, Pattern, Step, due_ns};
+use workload::pattern::{Io, Op, Pattern, Step, due_ns};
 use workload::report::Tally;
 
 /// What is in the buffers.
@@ -78,10 +78,64 @@ pub struct Job<'j, B, D, C, H> {
 struct Flights<B> {
     /// Places with nobody.
     free: Vec<u16>,
-    /// By place: the I/O in flight, and when it was submitted.
-    ios: Vec<Option<(Io, u64)>>,
+    /// By place: the I/O that is or was in flight.
+    table: Vec<Flight>,
     /// Work of the batch being made.
     work: Vec<Work<B>>,
+}
+
+/// One I/O in flight.
+#[derive(Clone, Copy)]
+struct Flight {
+    io: Io,
+    /// When it was submitted; [`NOBODY`]: it is not in flight.
+    submitted: u64,
+}
+
+/// No moment of the clock.
+const NOBODY: u64 = u64::MAX;
+
+impl<B> Flights<B> {
+    /// Ends the flight in `place`; `None` if there is none.
+    #[inline(always)]
+    fn land(&mut self, place: usize) -> Option<Flight> {
+        let flight = self.table.get_mut(place)?;
+        let landed = *flight;
+        flight.submitted = NOBODY;
+        self.free.push(place as u16);
+        (landed.submitted != NOBODY).then_some(landed)
+    }
+}
+
+/// Completions in a row that were submitted together, to be recorded in one step.
+struct Streak {
+    op: Op,
+    submitted: u64,
+    ios: u64,
+    bytes: u64,
+}
+
+impl Streak {
+    const NONE: Self = Self { op: Op::Read, submitted: NOBODY, ios: 0, bytes: 0 };
+
+    /// Adds one; one that does not belong to the others ends their streak.
+    #[inline(always)]
+    fn add(&mut self, flight: &Flight, tally: &mut Tally, now: impl FnOnce() -> u64) {
+        if flight.submitted != self.submitted || flight.io.op != self.op {
+            self.end(tally, now);
+            (self.op, self.submitted) = (flight.io.op, flight.submitted);
+        }
+        self.ios += 1;
+        self.bytes += u64::from(flight.io.bytes);
+    }
+
+    #[inline(always)]
+    fn end(&mut self, tally: &mut Tally, now: impl FnOnce() -> u64) {
+        if self.ios > 0 {
+            tally.record_many(self.op, self.ios, self.bytes, now() - self.submitted);
+            (self.ios, self.bytes) = (0, 0);
+        }
+    }
 }
 
 /// What a job did besides its tally.
@@ -104,7 +158,8 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
         tally: &'j mut Tally,
     ) -> Self {
         let free = (0..plan.depth as u16).rev().collect();
-        let flights = Flights { free, ios: vec![None; plan.depth], work: Vec::with_capacity(plan.batch) };
+        let nobody = Flight { io: Io { op: Op::Read, lba: 0, bytes: 0 }, submitted: NOBODY };
+        let flights = Flights { free, table: vec![nobody; plan.depth], work: Vec::with_capacity(plan.batch) };
         Self { plan, pattern, drive, content, host, tally, flights }
     }
 
@@ -151,7 +206,7 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
             };
             let place = self.flights.free.pop().expect("room was checked");
             let buffer = self.content.buffer(place.into(), &io);
-            self.flights.ios[usize::from(place)] = Some((io, now));
+            self.flights.table[usize::from(place)] = Flight { io, submitted: now };
             self.flights.work.push(Work { op: io.op, lba: io.lba, sectors: io.sectors(), token: place.into(), buffer });
         }
         Made::Some
@@ -170,9 +225,8 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
     /// A request that the driver refuses for good counts as an error; its place is free again.
     #[cold]
     fn refuse(&mut self, place: usize) {
-        let (io, _) = self.flights.ios[place].take().expect("a refusal of what was submitted");
-        self.flights.free.push(place as u16);
-        self.content.end(place, &io, false);
+        let flight = self.flights.land(place).expect("a refusal of what was submitted");
+        self.content.end(place, &flight.io, false);
         self.tally.errors += 1;
     }
 
@@ -211,20 +265,24 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
     }
 
     fn reap(&mut self) -> usize {
-        let now = core::cell::OnceCell::new();
+        let clock = core::cell::OnceCell::new();
         let Self { drive, content, tally, flights, plan, host, .. } = self;
-        drive.reap(plan.complete_max, |token, success| {
+        let now = || *clock.get_or_init(|| host.now_ns());
+        let mut streak = Streak::NONE;
+        let taken = drive.reap(plan.complete_max, |token, success| {
             let place = token as usize;
-            let (io, submitted) = flights.ios[place].take().expect("a completion of what is not in flight");
-            flights.free.push(token as u16);
-            let sound = content.end(place, &io, success);
-            tally.verify_errors += u64::from(!sound);
-            if success {
-                tally.record(io.op, io.bytes, *now.get_or_init(|| host.now_ns()) - submitted);
-            } else {
-                tally.errors += 1;
+            let flight = flights.land(place).expect("a completion of what is in flight");
+            let sound = content.end(place, &flight.io, success);
+            if !(success & sound) {
+                tally.verify_errors += u64::from(!sound);
+                tally.errors += u64::from(!success);
             }
-        })
+            if success {
+                streak.add(&flight, tally, now);
+            }
+        });
+        streak.end(tally, now);
+        taken
     }
 }
 

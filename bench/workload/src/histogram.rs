@@ -52,8 +52,14 @@ impl Histogram {
     /// sum saturates at 2^64: at nanoseconds, after 584 years of summed latency.
     #[inline]
     pub fn record(&mut self, value: u64) {
-        self.counts[bucket(value.min(LIMIT))] += 1;
-        self.sum = self.sum.saturating_add(value);
+        self.record_many(value, 1);
+    }
+
+    /// Records the same value `times` times, at least once.
+    #[inline]
+    pub fn record_many(&mut self, value: u64, times: u64) {
+        self.counts[bucket(value.min(LIMIT))] += times;
+        self.sum = self.sum.saturating_add(value.saturating_mul(times));
         self.low = self.low.max(!value);
         self.max = self.max.max(value);
     }

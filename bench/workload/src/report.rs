@@ -291,6 +291,15 @@ impl Tally {
         self.flow(op).latency.record(ns);
     }
 
+    /// Counts `ios` I/Os, at least one, of `bytes` in all, that succeeded after `ns` nanoseconds each.
+    #[inline]
+    pub fn record_many(&mut self, op: Op, ios: u64, bytes: u64, ns: u64) {
+        let flow = self.flow(op);
+        flow.ios += ios;
+        flow.bytes += bytes;
+        flow.latency.record_many(ns, ios);
+    }
+
     /// Counts an I/O that succeeded and was not timed.
     #[inline]
     pub fn count(&mut self, op: Op, bytes: u32) {
