@@ -5,6 +5,7 @@
 use crate::job::Draft;
 use crate::machine::Accel;
 use crate::run::Bed;
+use crate::vm::Hypervisor;
 use anyhow::{Result, bail};
 use std::fs::OpenOptions;
 use std::time::Duration;
@@ -12,21 +13,22 @@ use std::time::Duration;
 /// How long KVM may take to show that it works.
 const TRIAL: Duration = Duration::from_secs(3);
 
-/// `auto`, `kvm` or `tcg`; `auto` boots the self-test on `bed` under KVM to find out.
-pub(crate) fn choose(word: &str, bed: &Bed) -> Result<Accel> {
+/// `auto`, `kvm` or `tcg`; `auto` boots the self-test under KVM to find out.
+pub(crate) fn choose(word: &str, with: &Hypervisor) -> Result<Accel> {
     match word {
         "tcg" => Ok(Accel::Tcg),
         "kvm" => match reachable() {
             Ok(()) => Ok(Accel::Kvm),
             Err(why) => bail!("--accel=kvm: {why}: use --accel=tcg, or auto to find out"),
         },
-        "auto" => Ok(try_kvm(bed)),
+        "auto" => Ok(try_kvm(with)),
         _ => bail!("--accel does not take `{word}`: give auto, kvm or tcg"),
     }
 }
 
-fn try_kvm(bed: &Bed) -> Accel {
-    let trial = Bed { accel: Accel::Kvm, timeout: Some(TRIAL), ..bed.clone() };
+fn try_kvm(with: &Hypervisor) -> Accel {
+    let kvm = Hypervisor { accel: Accel::Kvm, ..with.clone() };
+    let trial = Bed { qemu: Some(kvm), timeout: Some(TRIAL), ..Bed::default() };
     let booted = reachable().and_then(|()| {
         let job = Draft::of("name=kvm-trial scenario=selftest")?.finish()?;
         trial.succeeds(&job)

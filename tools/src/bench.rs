@@ -1,57 +1,43 @@
 //! `cargo xtask bench`: jobs in, table and JSON out.
 //!
 //! Nothing is printed or written unless every run accounted for all of its requests.
-use crate::accel;
+use crate::backend::Backend;
+use crate::check::Check;
 use crate::cli::{Bench, Format};
 use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::figures::Cell;
 use crate::image;
-use crate::job::{Draft, Job};
-use crate::jobfile::{self, Section, Setting};
+use crate::job::Job;
+use crate::jobfile::Setting;
 use crate::json;
-use crate::machine::Accel;
-use crate::matrix::{self, Plan};
-use crate::musts::{self, Check};
+use crate::matrix::{self, Matrix, Plan};
+use crate::native_matrix;
 use crate::pin;
 use crate::run::Bed;
-use crate::setup;
 use crate::table;
 use crate::verify;
+use crate::work::{self, Work};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Runtime of a single job under `--quick`.
-const QUICK_MS: u64 = 1_000;
 /// The disk of the verified run.
 const VERIFY_BYTES: u64 = 64 << 20;
-/// No further pass begins after this, once there are three.
-const BUDGET: Duration = Duration::from_secs(140);
-const FEWEST_PASSES: usize = 3;
 
 /// Runs the command.
 pub(crate) fn run(args: &Bench) -> Result<()> {
-    // Everything that can be refused is refused before anything is installed or built.
-    let jobs = jobs(args)?;
     let output = output(args)?;
-    let qemu = setup::qemu(args.qemu.as_deref(), !args.no_setup)?;
-    for job in &jobs {
-        job.machine.check(qemu.major, Accel::Tcg)?;
+    let (work, bed) = work::prepare(args)?;
+    if pin::cores()?.len() == 1 {
+        eprintln!("note: there is one core only: the device takes turns with the driver on it");
     }
-    let mut bed = Bed {
-        qemu,
-        image: image::given_or_built(args.image.as_deref())?,
-        accel: Accel::Tcg,
-        timeout: args.timeout.map(Duration::from_secs),
+    let environment = Environment::of(&bed);
+    let (cells, checks) = match work {
+        Work::Jobs(jobs) => (each(&bed, jobs)?, Vec::new()),
+        Work::Matrix(backend, place) => all(&bed, &backend, &place, args)?,
     };
-    let counted_only = !jobs.is_empty() && jobs.iter().all(|job| job.machine.icount);
-    if !counted_only || args.accel != "auto" {
-        bed.accel = accel::choose(&args.accel, &bed)?;
-    }
-    let environment = Environment::of(&bed.qemu, bed.accel);
-    let (cells, checks) = if jobs.is_empty() { all(&bed, args)? } else { (each(&bed, jobs)?, Vec::new()) };
     let document = json::document(&environment, &cells, &checks);
     if args.output_format == Format::Json && args.output.is_none() {
         println!("{}", serde_json::to_string_pretty(&document)?);
@@ -70,36 +56,6 @@ fn show(environment: &Environment, cells: &[Cell], checks: &[Check]) {
     if !checks.is_empty() {
         println!("\n{}", table::checks(checks));
     }
-}
-
-/// The jobs asked for; none asks for the matrix.
-fn jobs(args: &Bench) -> Result<Vec<Job>> {
-    let mut given = args.workload.settings();
-    given.extend(args.machine.settings());
-    if args.icount {
-        let (key, value, origin) = ("icount".into(), "on".into(), "--icount".into());
-        given.push(Setting { key, value, origin });
-    }
-    let sections = match &args.file {
-        Some(file) => jobfile::read(file)?,
-        None if given.is_empty() => return Ok(Vec::new()),
-        None => {
-            let (name, settings) = ("bench".into(), Vec::new());
-            vec![Section { name, settings }]
-        }
-    };
-    sections.iter().map(|section| job(section, &given, args.quick)).collect()
-}
-
-fn job(section: &Section, given: &[Setting], quick: bool) -> Result<Job> {
-    let mut draft = Draft::new();
-    draft.named(&section.name).with_context(|| format!("[{}]", section.name))?;
-    draft.apply(&section.settings)?;
-    draft.apply(given)?;
-    if quick {
-        draft.runtime_unless_said(QUICK_MS);
-    }
-    draft.finish()
 }
 
 /// Where the JSON goes; known to be writable.
@@ -143,30 +99,39 @@ fn once(bed: &Bed, job: Job) -> Result<Cell> {
 }
 
 /// The main job.
-fn all(bed: &Bed, args: &Bench) -> Result<(Vec<Cell>, Vec<Check>)> {
-    let plan = if args.quick { Plan::QUICK } else { Plan::FULL };
+fn all(bed: &Bed, backend: &Backend, place: &[Setting], args: &Bench) -> Result<(Vec<Cell>, Vec<Check>)> {
+    let folder = tempfile::tempdir().context("making a folder for the disk")?;
+    let path = folder.path().join("verify.raw");
+    Disk::create(&path, VERIFY_BYTES)?;
+    let disk = path.to_string_lossy();
+    let plan = |full: Plan, quick: Plan| if args.quick { quick } else { full }.with_passes(args.passes);
+    let mut matrix = match backend {
+        Backend::Qemu => matrix::qemu(pin::cores()?.len(), plan(Plan::FULL, Plan::QUICK), &disk)?,
+        _ => native_matrix::on(backend, place, plan(native_matrix::FULL, native_matrix::QUICK), &disk)?,
+    };
+    if bed.native.as_ref().is_some_and(|native| native.valgrind.is_none()) {
+        matrix.counted.clear();
+    }
+    measure(bed, matrix)
+}
+
+fn measure(bed: &Bed, matrix: Matrix) -> Result<(Vec<Cell>, Vec<Check>)> {
+    let Matrix { plan, verified, mut timed, mut counted, checks } = matrix;
     let start = Instant::now();
-    let mut timed = matrix::timed(pin::cores()?.len(), plan)?;
-    let mut counted = matrix::counted(plan)?;
     let compared = timed.iter().filter(|one| one.compared).count();
     let runs = 1 + plan.passes * timed.len() + plan.more * compared + counted.len();
     let progress = progress(runs as u64);
-
     progress.set_message("verify");
-    let folder = tempfile::tempdir().context("making a folder for the disk")?;
-    let disk = folder.path().join("verify.raw");
-    Disk::create(&disk, VERIFY_BYTES)?;
-    let mut cells = vec![once(bed, matrix::verified(&disk.to_string_lossy(), plan)?)?];
+    let mut cells = vec![once(bed, verified)?];
     progress.inc(1);
-
     for cell in &mut counted {
         progress.set_message(cell.job.params.name.to_string());
         cell.samples.push(bed.run(&cell.job)?);
         progress.inc(1);
     }
     for pass in 0..plan.passes + plan.more {
-        if pass >= FEWEST_PASSES && start.elapsed() > BUDGET {
-            eprintln!("note: this host is slow: {pass} samples per cell instead of {}", plan.passes);
+        if pass >= plan.fewest && start.elapsed() > plan.budget {
+            eprintln!("note: this host is slow: {pass} samples per cell instead of {}", plan.passes + plan.more);
             break;
         }
         for one in timed.iter_mut().filter(|one| pass < plan.passes || one.compared) {
@@ -178,7 +143,7 @@ fn all(bed: &Bed, args: &Bench) -> Result<(Vec<Cell>, Vec<Check>)> {
     progress.finish_and_clear();
     cells.extend(timed.into_iter().map(|one| one.cell));
     cells.extend(counted);
-    let checks = musts::checks(&cells);
+    let checks = checks(&cells);
     Ok((cells, checks))
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 /// One of the tool's commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Install what is missing (QEMU, a linker)
+    /// Install what is missing (QEMU, its storage daemon, valgrind, a linker)
     Setup,
     /// Build the image and print its path
     Image,
@@ -83,6 +83,12 @@ pub(crate) struct Bench {
     /// Image to boot instead of building one
     #[arg(long, value_name = "PATH")]
     pub(crate) image: Option<PathBuf>,
+    /// Native bench to run instead of building one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) native: Option<PathBuf>,
+    /// Passes over the matrix, when no workload is given [default: from the matrix]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) passes: Option<u16>,
     /// Longest time for one run, in seconds [default: from the job's length]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: Option<u64>,
@@ -112,6 +118,9 @@ pub(crate) struct Test {
     /// Image to boot instead of building one
     #[arg(long, value_name = "PATH")]
     pub(crate) image: Option<PathBuf>,
+    /// Native bench to run instead of building one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) native: Option<PathBuf>,
     /// auto (tries KVM, falls back), kvm or tcg
     #[arg(long, value_name = "ACCEL", default_value = "tcg")]
     pub(crate) accel: String,
@@ -181,11 +190,11 @@ settings! {
 settings! {
     /// What to do it with.
     MachineArgs {
-        /// ours or raw (a bare ring without slots, checks or errors)
+        /// ours, raw (a bare ring without slots, checks or errors) or, natively, virtio-driver
         driver: "driver", "DRIVER";
         /// polled or interrupt
         mode: "mode", "MODE";
-        /// How submitters reach their queue: owner, shared or auto
+        /// How submitters reach their queue: owner, shared, auto or, natively, mutex (one lock, to compare with)
         submit: "submit", "PATH";
         /// Virtqueues
         queues: "queues", "N";
@@ -207,12 +216,16 @@ settings! {
         ring: "ring", "RING";
         /// driver
         via: "via", "WAY";
-        /// qemu
+        /// qemu, vhost-user or embedded (a device inside the bench) [default: qemu, or embedded if there is none]
         backend: "backend", "BACKEND";
+        /// vhost-user back-end to use; without it qemu-storage-daemon is started
+        socket: "socket", "PATH";
+        /// Native device: minimal (written for speed) or rust-vmm
+        device: "device", "DEVICE";
+        /// on: no device thread, the submitters step the minimal device
+        stepped: "stepped", "SWITCH";
         /// (comes later)
         clients: "clients", "N";
-        /// (comes later)
-        socket: "socket", "PATH";
     }
 }
 

@@ -1,4 +1,4 @@
-//! The disk that QEMU shows to the guest: a null device, or a raw file checked before anything starts.
+//! The disk behind the device: a null device, or a raw file checked before anything starts.
 //!
 //! Knows files and sizes; refuses to know workloads beyond whether they write.
 use anyhow::{Context, Result, bail};
@@ -31,6 +31,8 @@ pub(crate) enum Disk {
         /// Opened, and shown to the guest, as read-only.
         read_only: bool,
     },
+    /// That of the back-end that the user brings; nothing is known of it here.
+    Theirs,
 }
 
 impl Disk {
@@ -78,18 +80,25 @@ impl Disk {
         Self::open(&path.to_string_lossy(), true)
     }
 
+    /// Its size, without bound where it is not known.
     pub(crate) fn bytes(&self) -> u64 {
         match self {
             Self::Null { bytes } | Self::File { bytes, .. } => *bytes,
+            Self::Theirs => u64::MAX,
         }
     }
 
     /// Where the data can be re-read, if it is kept at all.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
-            Self::Null { .. } => None,
+            Self::Null { .. } | Self::Theirs => None,
             Self::File { path, .. } => Some(path),
         }
+    }
+
+    /// Shown as read-only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self, Self::File { read_only: true, .. })
     }
 
     /// The same file, shown as read-only.
@@ -105,7 +114,8 @@ impl Disk {
     /// that works on every file system (tmpfs has no O_DIRECT), and data is checked here, not timed.
     pub(crate) fn blockdev(&self) -> Value {
         match self {
-            Self::Null { bytes } => {
+            Self::Null { .. } | Self::Theirs => {
+                let bytes = self.bytes().min(i64::MAX.cast_unsigned());
                 json!({"driver": "null-co", "node-name": NODE, "size": bytes, "read-zeroes": true})
             }
             Self::File { path, device, read_only, .. } => {

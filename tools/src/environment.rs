@@ -2,7 +2,7 @@
 use crate::image;
 use crate::machine::Accel;
 use crate::pin;
-use crate::qemu::Qemu;
+use crate::run::Bed;
 use serde::Serialize;
 use std::process::Command;
 
@@ -13,8 +13,11 @@ pub(crate) struct Environment {
     pub(crate) machine: String,
     pub(crate) cores: usize,
     pub(crate) kernel: String,
-    pub(crate) qemu: String,
-    pub(crate) accel: Accel,
+    /// QEMU's version, where it was used.
+    pub(crate) qemu: Option<String>,
+    pub(crate) accel: Option<Accel>,
+    /// qemu-storage-daemon's version, where it was used.
+    pub(crate) storage_daemon: Option<String>,
     pub(crate) rustc: String,
     /// With `-dirty` if files differed from it.
     pub(crate) commit: String,
@@ -23,13 +26,14 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    pub(crate) fn of(qemu: &Qemu, accel: Accel) -> Self {
+    pub(crate) fn of(bed: &Bed) -> Self {
         Self {
             machine: processor(),
             cores: pin::cores().map_or(0, |cores| cores.len()),
             kernel: told("uname", &["-sr"]),
-            qemu: qemu.version.clone(),
-            accel,
+            qemu: bed.qemu.as_ref().map(|with| with.qemu.version.clone()),
+            accel: bed.qemu.as_ref().map(|with| with.accel),
+            storage_daemon: bed.native.as_ref().and_then(|native| Some(native.storage.as_ref()?.version.clone())),
             rustc: rustc(),
             commit: told("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
             options: std::env::args().skip(1).collect(),
@@ -38,16 +42,12 @@ impl Environment {
 
     /// One line for the terminal.
     pub(crate) fn line(&self) -> String {
-        format!(
-            "{}, {} cores, {}, QEMU {}, {}, {}, commit {}",
-            self.machine,
-            self.cores,
-            self.kernel,
-            self.qemu,
-            self.accel.word(),
-            self.rustc,
-            self.commit
-        )
+        let mut parts = vec![self.machine.clone(), format!("{} cores", self.cores), self.kernel.clone()];
+        parts.extend(self.qemu.as_ref().map(|version| format!("QEMU {version}")));
+        parts.extend(self.accel.map(|accel| accel.word().to_owned()));
+        parts.extend(self.storage_daemon.as_ref().map(|version| format!("qemu-storage-daemon {version}")));
+        parts.extend([self.rustc.clone(), format!("commit {}", self.commit)]);
+        parts.join(", ")
     }
 
     #[cfg(test)]
@@ -56,8 +56,9 @@ impl Environment {
             machine: "test".into(),
             cores: 2,
             kernel: "Linux".into(),
-            qemu: "7.2".into(),
-            accel: Accel::Tcg,
+            qemu: Some("7.2".into()),
+            accel: Some(Accel::Tcg),
+            storage_daemon: None,
             rustc: rustc(),
             commit: "none".into(),
             options: Vec::new(),

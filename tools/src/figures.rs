@@ -91,6 +91,12 @@ impl Cell {
         }
     }
 
+    /// The cell of the samples that were taken at `distance`, if there are any.
+    pub(crate) fn at(&self, distance: Distance) -> Option<Self> {
+        let samples: Vec<_> = self.samples.iter().filter(|one| one.distance() == Some(distance)).cloned().collect();
+        (!samples.is_empty()).then(|| Self { job: self.job.clone(), samples })
+    }
+
     /// The samples that the figures are of.
     pub(crate) fn chosen(&self) -> Vec<&Outcome> {
         let distance = self.distance();
@@ -119,9 +125,23 @@ impl Cell {
 
 /// Ratios of `ours` to `theirs`, sample by sample where the cores were equally far apart in both.
 pub(crate) fn ratios(ours: &Cell, theirs: &Cell, figure: fn(&Figures) -> f64) -> Vec<f64> {
+    ratios_where(ours, theirs, |_| true, figure)
+}
+
+/// Likewise, where the cores were at `distance`.
+pub(crate) fn ratios_at(ours: &Cell, theirs: &Cell, distance: Distance, figure: fn(&Figures) -> f64) -> Vec<f64> {
+    ratios_where(ours, theirs, |found| found == Some(distance), figure)
+}
+
+fn ratios_where(
+    ours: &Cell,
+    theirs: &Cell,
+    wanted: impl Fn(Option<Distance>) -> bool,
+    figure: fn(&Figures) -> f64,
+) -> Vec<f64> {
     let pairs = ours.samples.iter().zip(&theirs.samples);
     pairs
-        .filter(|(a, b)| a.distance() == b.distance())
+        .filter(|(a, b)| a.distance() == b.distance() && wanted(a.distance()))
         .map(|(a, b)| figure(&Figures::of(a)) / figure(&Figures::of(b)))
         .filter(|ratio| ratio.is_finite())
         .collect()
@@ -237,6 +257,8 @@ pub(crate) mod tests {
         let ours = cell(&[(100, 50.0), (300, 400.0), (80, 50.0)]);
         let theirs = cell(&[(200, 50.0), (300, 50.0), (100, 60.0)]);
         assert_eq!(ratios(&ours, &theirs, |one| one.iops), [0.5, 0.8]);
+        assert_eq!(ratios_at(&ours, &theirs, Distance::Near, |one| one.iops), [0.5, 0.8]);
+        assert!(ratios_at(&ours, &theirs, Distance::Far, |one| one.iops).is_empty());
     }
 
     #[test]

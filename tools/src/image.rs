@@ -1,4 +1,4 @@
-//! Builds the image that QEMU boots.
+//! Builds the image that QEMU boots, and the native bench.
 use crate::fail::{Failure, last};
 use crate::process::capture;
 use anyhow::{Result, bail};
@@ -9,8 +9,16 @@ use std::time::Duration;
 /// A cold build on a slow machine.
 const LIMIT: Duration = Duration::from_mins(20);
 
+/// Something that is built.
+struct Product {
+    package: &'static str,
+    what: &'static str,
+    features: Option<&'static str>,
+}
+
 /// Alone: beside the tools, features of shared dependencies would unify and bring std into the image.
-const BUILD: [&str; 4] = ["build", "--release", "--package=image", "--features=freestanding"];
+const IMAGE: Product = Product { package: "image", what: "the image", features: Some("--features=freestanding") };
+const NATIVE: Product = Product { package: "native", what: "the native bench", features: None };
 
 /// The workspace's root.
 pub(crate) fn root() -> &'static Path {
@@ -27,36 +35,69 @@ pub(crate) fn cargo() -> Command {
 
 /// Builds the image and answers its path.
 pub(crate) fn build() -> Result<PathBuf> {
-    let spinner = indicatif::ProgressBar::new_spinner().with_message("building the image");
-    spinner.enable_steady_tick(Duration::from_millis(100));
-    let mut command = cargo();
-    command.args(BUILD).arg("--message-format=json-render-diagnostics");
-    let mut path = None;
-    let built = capture(&mut command, LIMIT, |line| path = executable(line).or(path.take()))?;
-    spinner.finish_and_clear();
-    if !built.status.success() {
-        let words: Vec<String> = built.lines.into_iter().filter(|line| !line.starts_with('{')).collect();
-        let what = format!("the image does not build: see cargo {}", BUILD.join(" "));
-        return Err(Failure::new(what, last(&words)).into());
-    }
-    match path {
-        Some(path) => Ok(path),
-        None => bail!("cargo built the image but did not say where"),
-    }
+    IMAGE.build()
 }
 
 /// The image that `--image` names, or a fresh build.
 pub(crate) fn given_or_built(given: Option<&Path>) -> Result<PathBuf> {
-    match given {
-        Some(path) if path.is_file() => Ok(path.to_owned()),
-        Some(path) => bail!("--image={}: no such file: leave it out to build one", path.display()),
-        None => build(),
+    IMAGE.given_or_built(given)
+}
+
+/// The native bench that `--native` names, or a fresh build.
+pub(crate) fn native(given: Option<&Path>) -> Result<PathBuf> {
+    NATIVE.given_or_built(given)
+}
+
+impl Product {
+    fn given_or_built(&self, given: Option<&Path>) -> Result<PathBuf> {
+        match given {
+            // It may run elsewhere.
+            Some(path) if path.is_file() => Ok(path.canonicalize()?),
+            Some(path) => bail!("--{}={}: no such file: leave it out to build one", self.package, path.display()),
+            None => self.build(),
+        }
+    }
+
+    fn build(&self) -> Result<PathBuf> {
+        let what = self.what;
+        let spinner = indicatif::ProgressBar::new_spinner().with_message(format!("building {what}"));
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        let package = format!("--package={}", self.package);
+        let mut arguments = vec!["build", "--release", &package];
+        arguments.extend(self.features);
+        let mut command = cargo();
+        command.args(&arguments).arg("--message-format=json-render-diagnostics");
+        let mut path = None;
+        let built = capture(&mut command, LIMIT, |line| path = executable(line, self.package).or(path.take()))?;
+        spinner.finish_and_clear();
+        if !built.status.success() {
+            let words: Vec<String> = built.lines.into_iter().filter(|line| !line.starts_with('{')).collect();
+            let what = format!("{what} does not build: see cargo {}", arguments.join(" "));
+            return Err(Failure::new(what, last(&words)).into());
+        }
+        match path {
+            Some(path) => Ok(path),
+            None => bail!("cargo built {what} but did not say where"),
+        }
     }
 }
 
-/// The executable in one of cargo's messages.
-fn executable(line: &str) -> Option<PathBuf> {
+/// The executable in one of cargo's messages, if it is the one of `target`.
+fn executable(line: &str, target: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
-    let image = message["reason"] == "compiler-artifact" && message["target"]["name"] == "image";
-    image.then(|| message["executable"].as_str().map(PathBuf::from))?
+    let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == target;
+    ours.then(|| message["executable"].as_str().map(PathBuf::from))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_found_in_the_message_of_its_target_only() {
+        let line = r#"{"reason":"compiler-artifact","target":{"name":"native"},"executable":"/a/native"}"#;
+        assert_eq!(executable(line, "native"), Some(PathBuf::from("/a/native")));
+        assert_eq!(executable(line, "image"), None);
+        assert_eq!(executable(&line.replace("\"/a/native\"", "null"), "native"), None);
+    }
 }

@@ -1,12 +1,15 @@
-//! One job: what the image is told, and the machine it is told on.
+//! One job: what the image or the native bench is told, and what it is told on.
 //!
 //! Built from `key=value` settings, whichever of the command line, a job file or the default matrix they come from, so
-//! that all three read and refuse alike. What the two sides say must fit together is checked here; what the image is
-//! told is `workload`'s to check.
+//! that all three read and refuse alike. What the two sides say must fit together is checked here; what the runner is
+//! told is `workload`'s to check, and what a back-end excludes is `backend`'s.
+use crate::backend::{Asked, Backend};
+use crate::callgrind;
 use crate::disk::Disk;
 use crate::jobfile::Setting;
 use crate::later;
 use crate::machine::{Device, Machine};
+use crate::pin::{self, Pins};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use workload::params::{Driver, Indirect, Mode, Params, Rw, Submit, Verify};
@@ -17,19 +20,31 @@ const RUNTIME_MS: u64 = 5_000;
 const COUNTED_IOS: u64 = 65_536;
 /// Memory for the image itself.
 const BASE_MIB: u64 = 256;
-/// What QEMU offers.
+/// What QEMU and the native back-ends offer.
 const RING_SIZES: std::ops::RangeInclusive<u16> = 4..=1024;
 /// The ring that QEMU is asked for when the job does not say: room for depth 128 with three descriptors each.
 const RING: u16 = 1024;
 
-/// What the image is told, and the machine it is told on.
+/// What the runner is told, where it runs, and the machine under it: its disk and device natively, too.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub(crate) params: Params,
+    pub(crate) backend: Backend,
     pub(crate) machine: Machine,
 }
 
 impl Job {
+    /// Which core does what. Natively, a vCPU is a job's thread, and an I/O thread the device's.
+    pub(crate) fn pins(&self) -> Result<Pins> {
+        let cores = pin::cores()?;
+        let (jobs, devices) = match self.backend {
+            Backend::Qemu => (self.machine.vcpus, self.machine.iothreads),
+            _ if self.backend.is_stepped() => (self.params.numjobs, 0),
+            _ => (self.params.numjobs, 1),
+        };
+        Ok(pin::plan(&cores, jobs.into(), devices.into()))
+    }
+
     /// Whether the disk is changed.
     pub(crate) fn writes(&self) -> bool {
         writes(self.params.rw)
@@ -42,6 +57,7 @@ pub(crate) struct Draft {
     params: Params,
     /// Keys that somebody set, by their first name.
     said: BTreeSet<String>,
+    asked: Asked,
     disk: String,
     vcpus: Option<u16>,
     iothreads: u16,
@@ -49,7 +65,14 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn new() -> Self {
-        Self { params: Params::default(), said: BTreeSet::new(), disk: "null".into(), vcpus: None, iothreads: 1 }
+        Self {
+            params: Params::default(),
+            said: BTreeSet::new(),
+            asked: Asked::default(),
+            disk: "null".into(),
+            vcpus: None,
+            iothreads: 1,
+        }
     }
 
     /// A draft of `key=value` words, as scenarios and the matrix write them.
@@ -78,7 +101,7 @@ impl Draft {
 
     /// One setting.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        if later::settled(key, value)? {
+        if later::settled(key, value)? || self.asked.set(key, value)? {
             return Ok(());
         }
         match key {
@@ -109,8 +132,10 @@ impl Draft {
     pub(crate) fn finish(mut self) -> Result<Job> {
         self.defaults();
         self.params.validate()?;
-        self.contradictions()?;
-        let mut disk = Disk::open(&self.disk, writes(self.params.rw))?;
+        let backend = self.asked.settle(&self.params, |key| self.said(key))?;
+        self.contradictions(&backend)?;
+        let mut disk =
+            if backend.brings_disk() { Disk::Theirs } else { Disk::open(&self.disk, writes(self.params.rw))? };
         if let Disk::Null { bytes } = &mut disk {
             *bytes = self.params.size.max(*bytes);
         }
@@ -118,7 +143,11 @@ impl Draft {
             bail!("size={} is more than the disk has ({} bytes): lower it", self.params.size, disk.bytes());
         }
         let machine = self.machine(disk);
-        Ok(Job { params: self.params, machine })
+        let job = Job { params: self.params, backend, machine };
+        if job.params.icount && job.backend.is_native() {
+            callgrind::counts(&job)?;
+        }
+        Ok(job)
     }
 
     fn defaults(&mut self) {
@@ -130,7 +159,7 @@ impl Draft {
                 params.runtime_ms = RUNTIME_MS;
             }
         }
-        if params.icount && !self.said.contains("mode") {
+        if (params.icount || self.asked.steps(params)) && !self.said.contains("mode") {
             params.mode = Mode::Polled;
         }
         if !self.said.contains("vectors") {
@@ -141,7 +170,25 @@ impl Draft {
         }
     }
 
-    fn contradictions(&self) -> Result<()> {
+    fn contradictions(&self, backend: &Backend) -> Result<()> {
+        let params = &self.params;
+        if *backend == Backend::Qemu {
+            self.check_vcpus()?;
+        }
+        if params.verify == Verify::Crc32c && self.disk == "null" {
+            bail!("verify=crc32c needs a disk that keeps data: give --disk=FILE (the null disk forgets writes)");
+        }
+        if self.said("queue_size") && params.queue_size != 0 && !RING_SIZES.contains(&params.queue_size) {
+            let whose = if backend.is_native() { "the back-ends" } else { "QEMU" };
+            bail!("queue_size={} is not offered by {whose}: give a power of two from 4 to 1024", params.queue_size);
+        }
+        if params.driver == Driver::Raw && params.verify == Verify::Crc32c {
+            bail!("driver=raw does not verify: use driver=ours");
+        }
+        Ok(())
+    }
+
+    fn check_vcpus(&self) -> Result<()> {
         let params = &self.params;
         let needed = vcpus(params);
         let vcpus = self.vcpus.unwrap_or(needed);
@@ -154,15 +201,6 @@ impl Draft {
         }
         if params.icount && vcpus > 1 {
             bail!("icount runs on one vCPU: leave vcpus={vcpus} out");
-        }
-        if params.verify == Verify::Crc32c && self.disk == "null" {
-            bail!("verify=crc32c needs a disk that keeps data: give --disk=FILE (the null disk forgets writes)");
-        }
-        if self.said("queue_size") && params.queue_size != 0 && !RING_SIZES.contains(&params.queue_size) {
-            bail!("queue_size={} is not offered by QEMU: give a power of two from 4 to 1024", params.queue_size);
-        }
-        if params.driver == Driver::Raw && params.verify == Verify::Crc32c {
-            bail!("driver=raw does not verify: use driver=ours");
         }
         Ok(())
     }
@@ -198,7 +236,7 @@ impl Draft {
     }
 }
 
-/// How many queues QEMU is asked for.
+/// How many queues the device is asked for.
 fn queues(params: &Params) -> u16 {
     if params.queues == 0 { params.numjobs } else { params.queues }
 }

@@ -2,10 +2,11 @@
 //!
 //! Fields that fio's plotting tools read are always there. What was not counted is null; what cannot be known here
 //! (a standard deviation of single latencies, fio's latency histogram) is 0 or empty.
+use crate::check::Check;
 use crate::environment::Environment;
 use crate::figures::{Cell, Figures, ios};
 use crate::machine::Accel;
-use crate::musts::Check;
+use crate::pingpong::Distance;
 use crate::run::Outcome;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -39,12 +40,13 @@ pub(crate) fn document(environment: &Environment, cells: &[Cell], checks: &[Chec
 
 fn check(check: &Check) -> Value {
     json!({
-        "what": check.what, "value": check.value, "holds": check.holds(),
+        "what": check.what, "cores": check.cores, "value": check.value, "holds": check.holds(),
+        "spread": check.spread.map(|(low, high)| json!({"min": low, "max": high})), "samples": check.samples,
         "must": check.must(), "aim": check.aim(),
     })
 }
 
-fn job(accel: Accel, index: usize, cell: &Cell, typical: &Outcome) -> Value {
+fn job(accel: Option<Accel>, index: usize, cell: &Cell, typical: &Outcome) -> Value {
     let params = &cell.job.params;
     let report = &typical.report;
     let seconds = report.runtime_ns as f64 / 1e9;
@@ -122,15 +124,18 @@ fn direction(way: &Direction, seconds: f64, iops_stddev: f64) -> Value {
     })
 }
 
-fn drv(accel: Accel, cell: &Cell, typical: &Outcome) -> Value {
+fn drv(accel: Option<Accel>, cell: &Cell, typical: &Outcome) -> Value {
     let (params, report, boot) = (&cell.job.params, &typical.report, &typical.boot);
     let figures = Figures::of(typical);
     let polled = params.mode.word() == "polled" || boot.vectors == 0;
-    let accel = if params.icount { Accel::Tcg } else { accel };
+    let backend = &cell.job.backend;
+    // Counting is done by the translator; natively nothing accelerates.
+    let accel = if params.icount { Some(Accel::Tcg) } else { accel };
+    let accel = accel.filter(|_| !backend.is_native());
     let spread = cell.spread();
     let mut drv = json!({
         "driver": params.driver.word(),
-        "backend": "qemu",
+        "backend": backend.word(),
         "accel": accel,
         "mode": if polled { "polled" } else { "interrupt" },
         "ring": "split",
@@ -146,12 +151,17 @@ fn drv(accel: Accel, cell: &Cell, typical: &Outcome) -> Value {
         "device_violations": report.violations,
         "retries": typical.retries,
     });
+    drv["device"] = json!(backend.device());
+    drv["stepped"] = json!(backend.is_stepped());
     drv["boot"] = json!(boot);
     drv["atomics_per_io"] = json!(report.atomics.map(|count| count as f64 / ios(report).max(1) as f64));
     drv["interrupts_home"] = json!(report.interrupts_home);
     drv["pins"] = json!(typical.pins);
     drv["cores"] = json!(cell.distance());
     drv["median"] = json!(cell.figures());
+    for (name, distance) in [("near", Distance::Near), ("far", Distance::Far)] {
+        drv[name] = json!(cell.at(distance).map(|cell| cell.figures()));
+    }
     drv["iops_spread"] = json!({"min": spread.0, "max": spread.1});
     drv["samples"] = cell.samples.iter().map(sample).collect();
     drv

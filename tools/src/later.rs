@@ -5,7 +5,6 @@
 use anyhow::{Result, bail};
 
 const PACKED: &str = "packed rings";
-const NATIVE: &str = "the native back-ends (vhost-user and embedded)";
 const BLOCKD: &str = "the lib-block front end";
 const COMPARE: &str = "the comparison with the peers";
 
@@ -13,21 +12,17 @@ const COMPARE: &str = "the comparison with the peers";
 const COMMANDS: [(&str, &str); 2] = [("compare", COMPARE), ("report", COMPARE)];
 
 /// Keys and values (`*`: any) that come later, and with what.
-const VALUES: [(&str, &str, &str); 10] = [
+const VALUES: [(&str, &str, &str); 6] = [
     ("ring", "packed", PACKED),
     ("via", "blockd", BLOCKD),
     ("clients", "*", BLOCKD),
-    ("backend", "vhost-user", NATIVE),
-    ("backend", "embedded", NATIVE),
-    ("socket", "*", NATIVE),
     ("mode", "adaptive", "the adaptive completion mode"),
     ("driver", "virtio-drivers", COMPARE),
-    ("driver", "virtio-driver", COMPARE),
     ("driver", "linux", COMPARE),
 ];
 
 /// Keys with one value so far, which is accepted and changes nothing.
-const ONLY: [(&str, &str); 3] = [("ring", "split"), ("via", "driver"), ("backend", "qemu")];
+const ONLY: [(&str, &str); 2] = [("ring", "split"), ("via", "driver")];
 
 /// The error for a command that comes later.
 pub(crate) fn command(name: &str) -> anyhow::Error {

@@ -1,15 +1,20 @@
 //! The command line of drv-virtio-block: `cargo xtask setup|image|bench|test`.
 //!
 //! Where to read: [`cli`] what can be typed; [`mod@bench`] the main job, of [`job`]s from [`jobfile`]s or the
-//! [`matrix`]; [`mod@run`] one run: a [`vm`] on a [`machine`], to a report; [`figures`], [`table`], [`json`] what is
-//! shown; [`testrun`] and [`scenarios`] what is tested. Every error is one line that says what to do.
+//! [`matrix`]; [`mod@run`] one run to a report, of what is [`running`]: a [`vm`] on a [`machine`], or the [`native`]
+//! bench on a [`server`] or a device of its own ([`backend`]); [`figures`], [`table`], [`json`] what is shown;
+//! [`testrun`] and [`scenarios`] what is tested. Every error is one line that says what to do.
 mod accel;
+mod backend;
 mod bench;
+mod callgrind;
+mod check;
 mod cli;
 mod disk;
 mod environment;
 mod fail;
 mod figures;
+mod heard;
 mod icount;
 mod image;
 mod job;
@@ -20,19 +25,26 @@ mod libtest;
 mod machine;
 mod matrix;
 mod musts;
+mod native;
+mod native_matrix;
+mod native_musts;
 mod pairs;
 mod pin;
 mod pingpong;
 mod process;
+mod program;
 mod qemu;
 mod run;
+mod running;
 mod scenarios;
+mod server;
 mod setup;
 mod stop;
 mod table;
 mod testrun;
 mod verify;
 mod vm;
+mod work;
 
 use anyhow::Result;
 use clap::Parser;

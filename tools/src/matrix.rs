@@ -1,11 +1,14 @@
-//! What `bench` without options measures: which cells, how often, in which order.
+//! What `bench` without options measures under QEMU: which cells, how often, in which order.
 //!
 //! (a) a verified run on a file, checked again by the host; (b) timed cells on a null disk, all of them once per pass, so
 //! that whatever drifts drifts under all; cells that are held against one another stand side by side; (c) counted
 //! cells, once each, since two counts are equal. Knows words and order; running and showing is `bench`'s.
+use crate::check::Check;
 use crate::figures::Cell;
 use crate::job::{Draft, Job};
+use crate::musts;
 use anyhow::Result;
+use std::time::Duration;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -18,15 +21,56 @@ pub(crate) struct Plan {
     pub(crate) runtime_ms: u64,
     /// Of the verified run.
     pub(crate) verify_ios: u64,
-    /// Counts the bare ring, too.
-    pub(crate) count_raw: bool,
+    /// Counts the peers, too.
+    pub(crate) count_peers: bool,
+    /// No further pass begins after `budget` once there are this many.
+    pub(crate) fewest: usize,
+    pub(crate) budget: Duration,
 }
 
 impl Plan {
     /// Under three minutes on two cores.
-    pub(crate) const FULL: Self = Self { passes: 5, more: 2, runtime_ms: 500, verify_ios: 20_000, count_raw: true };
+    pub(crate) const FULL: Self = Self {
+        passes: 5,
+        more: 2,
+        runtime_ms: 500,
+        verify_ios: 20_000,
+        count_peers: true,
+        fewest: 3,
+        budget: Duration::from_secs(140),
+    };
     /// Within thirty seconds.
-    pub(crate) const QUICK: Self = Self { passes: 1, more: 2, runtime_ms: 120, verify_ios: 4_000, count_raw: false };
+    pub(crate) const QUICK: Self =
+        Self { passes: 1, more: 2, runtime_ms: 120, verify_ios: 4_000, count_peers: false, ..Self::FULL };
+
+    /// The same with as many passes as somebody asked for, whatever they take.
+    #[must_use]
+    pub(crate) fn with_passes(self, passes: Option<u16>) -> Self {
+        match passes {
+            Some(passes) => Self { passes: passes.into(), more: 0, fewest: passes.into(), ..self },
+            None => self,
+        }
+    }
+}
+
+/// All that is measured, and what must hold.
+pub(crate) struct Matrix {
+    pub(crate) plan: Plan,
+    pub(crate) verified: Job,
+    pub(crate) timed: Vec<Timed>,
+    pub(crate) counted: Vec<Cell>,
+    pub(crate) checks: fn(&[Cell]) -> Vec<Check>,
+}
+
+/// What is measured under QEMU, its verified run on the file `disk`.
+pub(crate) fn qemu(cores: usize, plan: Plan, disk: &str) -> Result<Matrix> {
+    Ok(Matrix {
+        plan,
+        verified: verified(disk, plan)?,
+        timed: timed(cores, plan)?,
+        counted: counted(plan)?,
+        checks: musts::checks,
+    })
 }
 
 /// A timed cell, and whether a ratio is made of it.
@@ -39,19 +83,20 @@ pub(crate) struct Timed {
 const DEPTHS: [u16; 3] = [1, 32, 128];
 const BATCH: u16 = 32;
 
+/// What the verified run does, everywhere.
+pub(crate) const VERIFIED: &str = "name=verify rw=randrw verify=crc32c bssplit=512/20:4k/70:16k/8:128k/1.9:1m/0.1 \
+     mode=interrupt numjobs=4 queues=4 vectors=5 iodepth=32 iodepth_batch_submit=8";
+
 /// The verified run: several queues, all block sizes, on the file `disk`.
-pub(crate) fn verified(disk: &str, plan: Plan) -> Result<Job> {
-    let mut draft = Draft::of(
-        "name=verify rw=randrw verify=crc32c bssplit=512/20:4k/70:16k/8:128k/1.9:1m/0.1 mode=interrupt \
-         numjobs=4 queues=4 vectors=5 iodepth=32 iodepth_batch_submit=8",
-    )?;
+fn verified(disk: &str, plan: Plan) -> Result<Job> {
+    let mut draft = Draft::of(VERIFIED)?;
     draft.set("number_ios", &plan.verify_ios.to_string())?;
     draft.set("disk", disk)?;
     draft.finish()
 }
 
 /// The timed cells, in the order of measuring and of the table.
-pub(crate) fn timed(cores: usize, plan: Plan) -> Result<Vec<Timed>> {
+fn timed(cores: usize, plan: Plan) -> Result<Vec<Timed>> {
     let several = cores.clamp(2, 4);
     let mut cells = Vec::new();
     for rw in ["randread", "randwrite"] {
@@ -88,7 +133,7 @@ fn timed_cell(name: &str, words: &str, compared: bool, plan: Plan) -> Result<Tim
 }
 
 /// The counted cells.
-pub(crate) fn counted(plan: Plan) -> Result<Vec<Cell>> {
+fn counted(plan: Plan) -> Result<Vec<Cell>> {
     let words = [
         ("count-1", "iodepth=1 queues=1"),
         ("count-32", "iodepth=32 iodepth_batch_submit=32 queues=1"),
@@ -98,7 +143,7 @@ pub(crate) fn counted(plan: Plan) -> Result<Vec<Cell>> {
     ];
     words
         .into_iter()
-        .filter(|(name, _)| plan.count_raw || !name.contains("raw"))
+        .filter(|(name, _)| plan.count_peers || !name.contains("raw"))
         .map(|(name, words)| {
             let mut draft = Draft::of("icount=on rw=randread bs=4k")?;
             draft.add(words)?;
@@ -112,7 +157,6 @@ pub(crate) fn counted(plan: Plan) -> Result<Vec<Cell>> {
 mod tests {
     use super::*;
     use crate::figures::tests::outcome;
-    use crate::musts;
 
     #[test]
     fn every_check_finds_its_cells_in_the_matrix() {

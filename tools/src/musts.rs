@@ -1,66 +1,9 @@
 //! What must hold, measured by the default bench: bounds that the project set itself.
 //!
 //! Each check names the cells that it compares; a cell that was not measured makes the check unmeasured, never passed.
+use crate::check::Check;
 use crate::figures::{Cell, Figures, median, ratios};
-use serde::Serialize;
 use workload::params::{Driver, Indirect, Mode, Params, Rw};
-
-/// A bound, a better one to aim for, and what was measured.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Check {
-    pub(crate) what: &'static str,
-    pub(crate) value: Option<f64>,
-    bound: Bound,
-}
-
-/// Which side of the numbers is good.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Bound {
-    AtMost { must: f64, aim: Option<f64> },
-    AtLeast { must: f64, aim: Option<f64> },
-}
-
-impl Check {
-    fn at_most(what: &'static str, must: f64, aim: Option<f64>, value: Option<f64>) -> Self {
-        Self { what, value, bound: Bound::AtMost { must, aim } }
-    }
-
-    fn at_least(what: &'static str, must: f64, aim: Option<f64>, value: Option<f64>) -> Self {
-        Self { what, value, bound: Bound::AtLeast { must, aim } }
-    }
-
-    /// `None` if it was not measured.
-    pub(crate) fn holds(&self) -> Option<bool> {
-        self.value.map(|value| match self.bound {
-            Bound::AtMost { must, .. } => value <= must,
-            Bound::AtLeast { must, .. } => value >= must,
-        })
-    }
-
-    pub(crate) fn mark(&self) -> &'static str {
-        match self.holds() {
-            Some(true) => "pass",
-            Some(false) => "FAIL",
-            None => "–",
-        }
-    }
-
-    pub(crate) fn must(&self) -> String {
-        match self.bound {
-            Bound::AtMost { must, .. } => format!("≤ {}", crate::table::shown(must)),
-            Bound::AtLeast { must, .. } => format!("≥ {}", crate::table::shown(must)),
-        }
-    }
-
-    pub(crate) fn aim(&self) -> String {
-        match self.bound {
-            Bound::AtMost { aim: Some(aim), .. } => format!("≤ {}", crate::table::shown(aim)),
-            Bound::AtLeast { aim: Some(aim), .. } => format!("≥ {}", crate::table::shown(aim)),
-            _ => String::new(),
-        }
-    }
-}
 
 /// Which cells: whatever is not named is the default matrix's value.
 #[derive(Clone, Copy)]

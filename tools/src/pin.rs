@@ -40,10 +40,16 @@ pub(crate) fn plan(cores: &[usize], vcpus: usize, iothreads: usize) -> Pins {
     Pins { main: at(0), vcpus: (0..vcpus).map(further).collect(), iothreads: (1..=iothreads).map(at).collect() }
 }
 
+/// The set of one core.
+pub(crate) fn only(core: usize) -> nix::Result<CpuSet> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    Ok(set)
+}
+
 /// Ties a thread to a core; `None` is the calling thread.
 pub(crate) fn pin(thread: Option<i32>, core: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(core).with_context(|| format!("core {core}"))?;
+    let set = only(core).with_context(|| format!("core {core}"))?;
     sched_setaffinity(Pid::from_raw(thread.unwrap_or(0)), &set)
         .with_context(|| format!("pinning a thread to core {core}"))
 }

@@ -36,6 +36,13 @@ impl Distance {
     pub(crate) fn of(ns: f64) -> Self {
         if ns < NEAR_NS { Self::Near } else { Self::Far }
     }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Near => "near",
+            Self::Far => "far",
+        }
+    }
 }
 
 /// A line of its own for each side's word.

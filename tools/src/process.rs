@@ -4,10 +4,12 @@
 //! the kernel when the tool itself is killed. [`capture`] runs a command to its end with its output collected. Knows
 //! nothing of what the commands do.
 use crate::fail::{Failure, last};
+use crate::pin;
 use crate::stop;
 use anyhow::{Context, Result};
+use nix::sched::sched_setaffinity;
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpid, getppid};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -28,12 +30,21 @@ impl Guarded {
     /// Starts `command`. To be called on the main thread: the kernel's promise to kill the child is tied to the
     /// thread that made it.
     pub(crate) fn spawn(command: &mut Command) -> std::io::Result<Self> {
+        Self::spawn_on(command, None)
+    }
+
+    /// Likewise, with all of its threads on `core` if one is given.
+    pub(crate) fn spawn_on(command: &mut Command, core: Option<usize>) -> std::io::Result<Self> {
         let parent = getpid();
-        // SAFETY: between fork and exec only async-signal-safe system calls are made (prctl, getppid), nothing is
-        // allocated and no lock is taken.
+        let cores = core.map(pin::only).transpose()?;
+        // SAFETY: between fork and exec only async-signal-safe system calls are made (prctl, sched_setaffinity,
+        // getppid), nothing is allocated and no lock is taken.
         unsafe {
             command.process_group(0).pre_exec(move || {
                 prctl::set_pdeathsig(Signal::SIGKILL)?;
+                if let Some(cores) = &cores {
+                    sched_setaffinity(Pid::from_raw(0), cores)?;
+                }
                 if getppid() == parent { Ok(()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) }
             });
         }
@@ -80,6 +91,14 @@ impl Guarded {
                 return Ok(None);
             }
             std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Asks the child to end.
+    pub(crate) fn ask_to_end(&mut self) {
+        if self.poll().is_ok_and(|status| status.is_none()) {
+            // An error: it is gone already; wait() tells how.
+            let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which QEMU: its path and version.
+//! Which QEMU, or which of its tools: path and version.
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,18 +17,18 @@ pub(crate) struct Qemu {
 }
 
 impl Qemu {
-    /// The QEMU at `path`, asked for its version.
-    pub(crate) fn at(path: &Path) -> Result<Self> {
+    /// The `program` at `path`, asked for its version.
+    pub(crate) fn at(path: &Path, program: &str) -> Result<Self> {
         let shown = path.display();
         let mut command = Command::new(path);
         let told = crate::process::capture(command.arg("--version"), Duration::from_secs(20), |_| ())
-            .with_context(|| format!("--qemu={shown} does not run: give the path of {PROGRAM}"))?;
+            .with_context(|| format!("{shown} does not run: give the path of {program}"))?;
         let line = told.lines.first().cloned().unwrap_or_default();
         let version = line.split_once("version ").map(|(_, version)| version.trim().to_owned());
         let major = version.as_ref().and_then(|version| version.split('.').next()?.parse().ok());
         match (version, major) {
             (Some(version), Some(major)) if told.status.success() => Ok(Self { path: path.to_owned(), version, major }),
-            _ => bail!("{shown} is not QEMU (its --version says `{line}`): give the path of {PROGRAM}"),
+            _ => bail!("{shown} is not QEMU's (its --version says `{line}`): give the path of {program}"),
         }
     }
 }

@@ -1,22 +1,22 @@
-//! One run: a job on a QEMU of its own, to a report that accounts for every request, or to an error.
+//! One run: a job on whatever its back-end needs, to a report that accounts for every request, or to an error.
 //!
 //! Timed runs are bracketed by ping-pong samples; a run during which the cores moved is discarded and repeated. There
-//! is no partial result: QEMU dying, a panic, a missing report or an unaccounted request are errors. Knows what the
-//! image says (`workload::report`), not what is done with it.
+//! is no partial result: a process that dies, a panic, a missing report or an unaccounted request are errors. Knows
+//! when runs are repeated, not what the lines mean (`heard`) nor how anything is started (`running`).
+use crate::callgrind::{self, Count};
 use crate::fail;
-use crate::figures::ios;
+use crate::heard::{self, Heard};
 use crate::job::Job;
-use crate::machine::Accel;
-use crate::pin::{self, Pins};
+use crate::native::{Native, Process};
+use crate::pin::Pins;
 use crate::pingpong::{self, Distance};
-use crate::qemu::Qemu;
+use crate::running::Running;
 use crate::verify;
-use crate::vm::Vm;
+use crate::vm::Hypervisor;
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
-use workload::report::{Boot, Line, PREFIX, Report, VERSION};
+use workload::report::{Boot, Line, Report};
 
 /// How often a run is repeated because its cores moved.
 const RETRIES: u32 = 3;
@@ -26,15 +26,11 @@ const MOVED: f64 = 2.0;
 /// How often a run is repeated because QEMU itself crashed.
 const CRASHES: u32 = 2;
 
-/// QEMU's exit status when the image says that all went well.
-const SUCCESS: i32 = 33;
-
-/// What every run shares.
-#[derive(Clone, Debug)]
+/// What every run shares: what the jobs at hand need, and no more.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Bed {
-    pub(crate) qemu: Qemu,
-    pub(crate) image: PathBuf,
-    pub(crate) accel: Accel,
+    pub(crate) qemu: Option<Hypervisor>,
+    pub(crate) native: Option<Native>,
     /// Longest time for one run; from the job's length if not given.
     pub(crate) timeout: Option<Duration>,
 }
@@ -44,7 +40,7 @@ pub(crate) struct Bed {
 pub(crate) struct Outcome {
     pub(crate) boot: Boot,
     pub(crate) report: Report,
-    /// Remarks of the image.
+    /// Remarks of the image or the native bench.
     pub(crate) notes: Vec<String>,
     pub(crate) pins: Pins,
     /// Nanoseconds per round trip, where timed on two cores.
@@ -53,7 +49,7 @@ pub(crate) struct Outcome {
     pub(crate) retries: u32,
     /// The cores did not move during this run.
     pub(crate) steady: bool,
-    /// QEMU's life, seconds, and the processor time it took (user, system).
+    /// The processes' life, seconds, and the processor time they took (user, system).
     pub(crate) elapsed: f64,
     pub(crate) cpu: (f64, f64),
 }
@@ -64,8 +60,8 @@ impl Outcome {
     }
 }
 
-/// Sees each result line as it comes, with the machine at hand.
-pub(crate) type Watch<'a> = &'a mut dyn FnMut(&mut Vm, &Line) -> Result<()>;
+/// Sees each result line as it comes, with what runs at hand.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(&mut Running, &Line) -> Result<()>;
 
 impl Bed {
     /// Runs `job`; a timed run whose cores moved is repeated a few times.
@@ -115,11 +111,12 @@ impl Bed {
     /// Runs a scenario that only succeeds or does not, without a report.
     pub(crate) fn succeeds(&self, job: &Job) -> Result<()> {
         let ran = || {
-            let (vm, heard, status) = self.drive(job, &mut |_, _| Ok(()))?;
-            if heard.failed.is_none() && status.code() == Some(SUCCESS) {
+            let mut running = Running::start(self, job)?;
+            let (heard, status) = self.listen(&mut running, job, &mut |_, _| Ok(()))?;
+            if heard.failed.is_none() && running.succeeded(status) {
                 return Ok(());
             }
-            Err(unfinished(&vm, status, heard.failed))
+            Err(unfinished(&mut running, job, status, heard.failed))
         };
         ran().with_context(|| format!("scenario {}", job.params.scenario))
     }
@@ -127,20 +124,18 @@ impl Bed {
     fn attempt(&self, job: &Job, watch: Watch<'_>) -> Result<Outcome> {
         let start = Instant::now();
         let used = processor_time();
-        let (vm, heard, status) = self.drive(job, watch)?;
-        let (Some(boot), Some(report)) = (heard.boot, heard.report) else {
-            return Err(unfinished(&vm, status, heard.failed));
+        let (boot, report, notes) = if job.params.icount && job.backend.is_native() {
+            self.counted(job)?
+        } else {
+            self.reported(Running::start(self, job)?, job, watch)?
         };
-        if status.code() != Some(SUCCESS) {
-            return Err(unfinished(&vm, status, None));
-        }
-        account(job, &report)?;
+        heard::account(job, &report)?;
         let now = processor_time();
         Ok(Outcome {
             boot,
             report,
-            notes: heard.notes,
-            pins: pins(job)?,
+            notes,
+            pins: job.pins()?,
             pingpong_ns: None,
             retries: 0,
             steady: true,
@@ -149,137 +144,76 @@ impl Bed {
         })
     }
 
-    /// From start to end of QEMU, listening.
-    fn drive(&self, job: &Job, watch: Watch<'_>) -> Result<(Vm, Heard, ExitStatus)> {
+    /// To the report of what runs.
+    fn reported(&self, mut running: Running, job: &Job, watch: Watch<'_>) -> Result<(Boot, Report, Vec<String>)> {
+        let (heard, status) = self.listen(&mut running, job, watch)?;
+        match (heard.boot, heard.report) {
+            (Some(boot), Some(report)) if running.succeeded(status) => Ok((boot, report, heard.notes)),
+            (Some(_), Some(_)) => Err(unfinished(&mut running, job, status, None)),
+            _ => Err(unfinished(&mut running, job, status, heard.failed)),
+        }
+    }
+
+    /// The native bench under callgrind, often enough for both halves.
+    fn counted(&self, job: &Job) -> Result<(Boot, Report, Vec<String>)> {
+        let native = self.native.as_ref().context("the native bench was not built")?;
+        let mut last = None;
+        let instructions = callgrind::count(job, |job: &Job, count: &Count<'_>| {
+            let running = Running::Native(Box::new(Process::start(native, job, Some(count))?));
+            last = Some(self.reported(running, job, &mut |_, _| Ok(()))?);
+            Ok(())
+        })?;
+        let (boot, mut report, notes) = last.context("nothing was counted")?;
+        report.instructions = Some(instructions);
+        Ok((boot, report, notes))
+    }
+
+    /// To the end of what runs.
+    fn listen(&self, running: &mut Running, job: &Job, watch: Watch<'_>) -> Result<(Heard, ExitStatus)> {
         let deadline = Instant::now() + self.timeout.unwrap_or_else(|| longest(job));
-        let append = job.params.to_string();
-        let mut vm = Vm::start(self, &job.machine, &append)?;
-        vm.pin(&pins(job)?)?;
-        vm.resume()?;
         let mut heard = Heard::default();
         while !heard.ended {
-            match vm.next_line(deadline)? {
-                Some(text) => heard.take(job, &text, &mut vm, watch)?,
-                None => break,
-            }
+            let Some(text) = running.next_line(deadline)? else {
+                break;
+            };
+            let Some(line) = heard::read(&text) else {
+                continue;
+            };
+            let speaker = heard::speaker(job);
+            let line = line.map_err(|error| {
+                running.failure(&format!("{speaker} printed a result line that cannot be read ({error})"))
+            })?;
+            watch(running, &line)?;
+            heard.take(job, line)?;
         }
-        let status = vm.end()?;
-        Ok((vm, heard, status))
+        let status = running.end()?;
+        Ok((heard, status))
     }
 }
 
-fn pins(job: &Job) -> Result<Pins> {
-    let cores = pin::cores()?;
-    Ok(pin::plan(&cores, job.machine.vcpus.into(), job.machine.iothreads.into()))
-}
-
-/// The ping-pong between the first vCPU's core and the first I/O thread's, if the job is timed on two.
+/// The ping-pong between the first job's core and the device's, or, if the jobs step the device, the second job's; of
+/// jobs that are timed on two cores.
 fn distance(job: &Job) -> Option<f64> {
-    let pins = pins(job).ok()?;
-    let (here, there) = (*pins.vcpus.first()?, *pins.iothreads.first()?);
+    let pins = job.pins().ok()?;
+    let here = *pins.vcpus.first()?;
+    let there = *pins.iothreads.first().or_else(|| pins.vcpus.get(1))?;
     let timed = job.params.runtime_ms > 0 && !job.params.icount;
     (timed && here != there).then(|| pingpong::sample(here, there).ok())?
 }
 
-/// The result lines so far.
-#[derive(Default)]
-struct Heard {
-    boot: Option<Boot>,
-    report: Option<Report>,
-    failed: Option<String>,
-    notes: Vec<String>,
-    ended: bool,
-}
-
-impl Heard {
-    fn take(&mut self, job: &Job, text: &str, vm: &mut Vm, watch: Watch<'_>) -> Result<()> {
-        let Some(json) = text.strip_prefix(PREFIX) else {
-            return Ok(());
-        };
-        let line: Line = serde_json::from_str(json)
-            .map_err(|error| vm.failure(&format!("the image printed a result line that cannot be read ({error})")))?;
-        watch(vm, &line)?;
-        match line {
-            Line::Boot(boot) => {
-                same_version(boot.version)?;
-                fits(job, &boot)?;
-                self.boot = Some(boot);
-            }
-            Line::Note(note) => self.notes.push(note.text.to_string()),
-            Line::Done(report) => {
-                same_version(report.version)?;
-                self.report = Some(report);
-                self.ended = true;
-            }
-            Line::Failed(note) => {
-                self.failed = Some(note.text.to_string());
-                self.ended = true;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn same_version(version: u32) -> Result<()> {
-    if version != VERSION {
-        bail!("the image reports in version {version}, this tool reads {VERSION}: rebuild it (cargo xtask image)");
-    }
-    Ok(())
-}
-
 /// The error for a run without a report.
-fn unfinished(vm: &Vm, status: ExitStatus, failed: Option<String>) -> anyhow::Error {
+fn unfinished(running: &mut Running, job: &Job, status: ExitStatus, failed: Option<String>) -> anyhow::Error {
     match failed {
-        Some(text) => vm.failure(&format!("the image reported: {text}")),
-        None => vm.ended(status),
+        Some(text) => running.failure(&format!("{} reported: {text}", heard::speaker(job))),
+        None => running.ended(status),
     }
-}
-
-/// Whether the job can be done on what was reached. With vectors for all of its queues a job gets the queues that it
-/// asked for, or the device has fewer.
-fn fits(job: &Job, boot: &Boot) -> Result<()> {
-    if boot.read_only && job.writes() {
-        bail!("the disk is read-only and rw={} writes: use rw=randread, or a disk that is writable", job.params.rw);
-    }
-    let (asked, has) = (job.params.queues, boot.queues);
-    if boot.rung.as_str() == "vector-per-queue" && has < asked {
-        bail!("queues={asked} is more than the device has ({has}): lower queues");
-    }
-    Ok(())
-}
-
-/// Every request answered, every block as written, nothing against the specification.
-fn account(job: &Job, report: &Report) -> Result<()> {
-    let name = &job.params.name;
-    let bad = [
-        ("requests that ended in an error", report.errors),
-        ("blocks that were not as written", report.verify_errors),
-        ("violations by the device", report.violations),
-        ("requests that did not come back", report.submitted.abs_diff(report.completed)),
-    ];
-    for (what, count) in bad {
-        if count > 0 {
-            bail!("{name}: {count} {what}");
-        }
-    }
-    if job.params.icount {
-        return match report.instructions {
-            Some(_) => Ok(()),
-            None => bail!("{name}: the image counted no instructions"),
-        };
-    }
-    let (ios, asked) = (ios(report), job.params.number_ios.max(1));
-    if job.params.scenario.as_str() == "none" && ios < asked {
-        bail!("{name}: {ios} I/Os were done, {asked} were asked for");
-    }
-    Ok(())
 }
 
 /// Room for a slow host: boot, twice the runtime, and 500 I/Os per second.
 fn longest(job: &Job) -> Duration {
     let params = &job.params;
     if params.icount {
-        // As many batches as the image counts, whatever `number_ios` says.
+        // As many batches as are counted, whatever `number_ios` says.
         return Duration::from_mins(1);
     }
     Duration::from_secs(30) + Duration::from_millis(2 * params.runtime_ms + 2 * params.number_ios)

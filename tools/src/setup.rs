@@ -1,4 +1,4 @@
-//! Installs what is missing: QEMU, and a linker.
+//! Installs what is missing: QEMU, its storage daemon, valgrind, a linker.
 //!
 //! With apt, as root or through `sudo -n`; anywhere else, or without the right to, the exact command is the error.
 //! Knows package names; refuses to know what the packages are for.
@@ -6,7 +6,7 @@ use crate::fail::{Failure, last};
 use crate::process::{Captured, capture};
 use crate::qemu::{self, Qemu};
 use anyhow::{Result, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,46 +15,77 @@ const LIMIT: Duration = Duration::from_mins(15);
 /// How long somebody else's lock on the package lists is waited for.
 const LOCK: Duration = Duration::from_mins(2);
 
-/// What is needed: a program, and the packages that bring it on Debian and Ubuntu, Fedora, Arch.
-struct Need {
+/// Something that is needed: a program, and the packages that bring it on Debian and Ubuntu, Fedora, Arch.
+pub(crate) struct Need {
     program: &'static str,
     apt: &'static [&'static str],
     dnf: &'static str,
     pacman: &'static str,
 }
 
-const NEEDS: [Need; 2] = [
-    Need {
-        program: qemu::PROGRAM,
-        apt: &["qemu-system-x86", "seabios"],
-        dnf: "qemu-system-x86-core",
-        pacman: "qemu-system-x86",
-    },
-    Need { program: "cc", apt: &["gcc", "libc6-dev"], dnf: "gcc", pacman: "gcc" },
-];
+/// Emulates the machine.
+const QEMU: Need = Need {
+    program: qemu::PROGRAM,
+    apt: &["qemu-system-x86", "seabios"],
+    dnf: "qemu-system-x86-core",
+    pacman: "qemu-system-x86",
+};
+/// Links what is built.
+pub(crate) const LINKER: Need = Need { program: "cc", apt: &["gcc", "libc6-dev"], dnf: "gcc", pacman: "gcc" };
+/// The vhost-user back-end. Debian 12 and Ubuntu 22.04 have it in the first package, Ubuntu 24.04 in the second.
+const STORAGE: Need = Need {
+    program: "qemu-storage-daemon",
+    apt: &["qemu-system-common", "qemu-utils"],
+    dnf: "qemu-img",
+    pacman: "qemu-base",
+};
+/// Counts instructions natively.
+const VALGRIND: Need = Need { program: "valgrind", apt: &["valgrind"], dnf: "valgrind", pacman: "valgrind" };
+
+const EVERYTHING: [&Need; 4] = [&QEMU, &LINKER, &STORAGE, &VALGRIND];
 
 /// The QEMU to use: the one named, or the one on the search path, installed first if `install` says so.
 pub(crate) fn qemu(named: Option<&Path>, install: bool) -> Result<Qemu> {
-    if let Some(path) = named {
-        return Qemu::at(path);
+    match named {
+        Some(path) => Qemu::at(path, QEMU.program),
+        None => Qemu::at(&program(&QEMU, install, " or give --qemu=PATH")?, QEMU.program),
     }
+}
+
+/// qemu-storage-daemon, likewise.
+pub(crate) fn storage_daemon(install: bool) -> Result<Qemu> {
+    let path = program(&STORAGE, install, ", give --socket=PATH, or use --backend=embedded")?;
+    Qemu::at(&path, STORAGE.program)
+}
+
+/// valgrind, likewise.
+pub(crate) fn valgrind(install: bool) -> Result<PathBuf> {
+    program(&VALGRIND, install, ", or leave --icount out")
+}
+
+/// Where `need` is, installed first if `install` says so.
+fn program(need: &Need, install: bool, otherwise: &str) -> Result<PathBuf> {
     if install {
-        everything()?;
+        ensure(&[need])?;
     }
-    match qemu::find(qemu::PROGRAM) {
-        Some(path) => Qemu::at(&path),
-        None if install => bail!("{} was installed but is not on the search path: give --qemu=PATH", qemu::PROGRAM),
-        None => bail!(
-            "{} is not on the search path: run `cargo xtask setup` ({}) or give --qemu=PATH",
-            qemu::PROGRAM,
-            by_hand(&NEEDS.iter().take(1).collect::<Vec<_>>())
-        ),
+    let name = need.program;
+    match qemu::find(name) {
+        Some(path) => Ok(path),
+        None if install => bail!("{name} was installed but is not on the search path: correct PATH{otherwise}"),
+        None => {
+            bail!("{name} is not on the search path: run `cargo xtask setup` ({}){otherwise}", by_hand(&[need]))
+        }
     }
 }
 
 /// Installs everything that is missing.
 pub(crate) fn everything() -> Result<()> {
-    let missing = missing();
+    ensure(&EVERYTHING)
+}
+
+/// Installs those of `needs` that are missing.
+pub(crate) fn ensure(needs: &[&Need]) -> Result<()> {
+    let missing = missing(needs);
     if missing.is_empty() {
         return Ok(());
     }
@@ -71,7 +102,7 @@ pub(crate) fn everything() -> Result<()> {
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(&packages);
     let installed = apt.run(&arguments)?;
-    if !installed.status.success() || !self::missing().is_empty() {
+    if !installed.status.success() || !self::missing(needs).is_empty() {
         let mut lines = updated.map(|update| update.lines).unwrap_or_default();
         lines.extend(installed.lines);
         let what = format!("{programs} could not be installed: run `{command}` and look at what it says");
@@ -80,8 +111,8 @@ pub(crate) fn everything() -> Result<()> {
     Ok(())
 }
 
-fn missing() -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| qemu::find(need.program).is_none()).collect()
+fn missing<'a>(needs: &[&'a Need]) -> Vec<&'a Need> {
+    needs.iter().filter(|need| qemu::find(need.program).is_none()).copied().collect()
 }
 
 /// apt-get with the rights to install.
@@ -159,8 +190,7 @@ mod tests {
     use super::*;
 
     fn told(release: &str) -> String {
-        let all: Vec<_> = NEEDS.iter().collect();
-        command_for(&families(release), &all)
+        command_for(&families(release), &[&QEMU, &LINKER])
     }
 
     #[test]

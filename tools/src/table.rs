@@ -1,20 +1,30 @@
 //! The table on the terminal: one row per cell, and below it what must hold.
+use crate::check::Check;
 use crate::figures::Cell;
-use crate::musts::Check;
 use crate::pingpong::Distance;
 use comfy_table::{CellAlignment, Table, presets};
 
-const HEADINGS: [&str; 10] =
-    ["job", "IOPS", "spread", "MiB/s", "p50 µs", "p99 µs", "notif/IO", "intr/IO", "instr/IO", "cores"];
+const HEADINGS: [&str; 11] =
+    ["job", "backend", "IOPS", "spread", "MiB/s", "p50 µs", "p99 µs", "notif/IO", "intr/IO", "instr/IO", "cores"];
 
 /// All cells, in the order given.
 pub(crate) fn cells(cells: &[Cell]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY).set_header(HEADINGS);
     for cell in cells {
-        table.add_row(row(cell));
+        // Natively near and far cores make two different results.
+        let both = [Distance::Near, Distance::Far].map(|distance| cell.at(distance));
+        match both {
+            [Some(near), Some(far)] if cell.job.backend.is_native() => {
+                table.add_row(row(&near));
+                table.add_row(row(&far));
+            }
+            _ => {
+                table.add_row(row(cell));
+            }
+        }
     }
-    for column in table.column_iter_mut().skip(1) {
+    for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
@@ -24,12 +34,13 @@ fn row(cell: &Cell) -> Vec<String> {
     let figures = cell.figures();
     let params = &cell.job.params;
     let name = params.name.to_string();
+    let backend = cell.job.backend.word().to_owned();
     let blank = || "–".to_owned();
     let instructions = figures.instructions_per_io.map_or_else(blank, |counted| format!("{:.1}", counted.total));
     let (notifications, interrupts) = (per_io(figures.notifications_per_io), per_io(figures.interrupts_per_io));
     if params.icount {
         // Virtual time is no time.
-        let mut row = vec![name];
+        let mut row = vec![name, backend];
         row.extend(std::iter::repeat_with(blank).take(5));
         row.extend([notifications, interrupts, instructions, blank()]);
         return row;
@@ -37,6 +48,7 @@ fn row(cell: &Cell) -> Vec<String> {
     let (low, high) = cell.spread();
     vec![
         name,
+        backend,
         thousands(figures.iops),
         match cell.chosen().len() {
             0 | 1 => blank(),
@@ -49,8 +61,7 @@ fn row(cell: &Cell) -> Vec<String> {
         interrupts,
         instructions,
         match (cell.distance(), figures.pingpong_ns) {
-            (Some(Distance::Near), Some(ns)) => format!("near {ns:.0} ns"),
-            (Some(Distance::Far), Some(ns)) => format!("far {ns:.0} ns"),
+            (Some(distance), Some(ns)) => format!("{} {ns:.0} ns", distance.word()),
             _ => blank(),
         },
     ]
@@ -59,10 +70,15 @@ fn row(cell: &Cell) -> Vec<String> {
 /// What must hold, one line each, with a mark.
 pub(crate) fn checks(checks: &[Check]) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(["", "what", "measured", "must", "aim"]);
+    let headings = ["", "what", "cores", "measured", "spread", "samples", "must", "aim"];
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings);
     for check in checks {
+        let cores = check.cores.map_or("", Distance::word).to_owned();
         let measured = check.value.map_or_else(|| "not measured".into(), shown);
-        table.add_row([check.mark().to_owned(), check.what.to_owned(), measured, check.must(), check.aim()]);
+        let spread = check.spread.map_or_else(String::new, |(low, high)| format!("{} to {}", shown(low), shown(high)));
+        let samples = if check.samples == 0 { String::new() } else { check.samples.to_string() };
+        let mark = check.mark().to_owned();
+        table.add_row([mark, check.what.clone(), cores, measured, spread, samples, check.must(), check.aim()]);
     }
     table.to_string()
 }

@@ -16,6 +16,7 @@ use crate::run::Bed;
 use crate::scenarios::{self, Lab, Scenario, Size};
 use crate::setup;
 use crate::stop;
+use crate::vm::Hypervisor;
 use anyhow::Result;
 use std::fmt;
 use std::process::{Command, ExitCode};
@@ -119,9 +120,9 @@ fn under_qemu(all: &mut Steps<'_>, args: &Test, size: Size) -> Result<()> {
     })?;
     let bed = image.and_then(|image| {
         let qemu = setup::qemu(args.qemu.as_deref(), !args.no_setup).map_err(|error| fail::line(&error))?;
-        let mut bed = Bed { qemu, image, accel: Accel::Tcg, timeout: None };
-        bed.accel = accel::choose(&args.accel, &bed).map_err(|error| fail::line(&error))?;
-        Ok(bed)
+        let mut with = Hypervisor { qemu, image, accel: Accel::Tcg };
+        with.accel = accel::choose(&args.accel, &with).map_err(|error| fail::line(&error))?;
+        Ok(Bed { qemu: Some(with), ..Bed::default() })
     });
     let lab = bed.map(|bed| Lab { bed, size });
     for scenario in chosen {

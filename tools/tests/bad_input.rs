@@ -24,18 +24,9 @@ fn an_unknown_option_is_refused() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    for option in [
-        "--ring=packed",
-        "--via=blockd",
-        "--clients=2",
-        "--driver=virtio-drivers",
-        "--driver=virtio-driver",
-        "--driver=linux",
-        "--backend=vhost-user",
-        "--backend=embedded",
-        "--mode=adaptive",
-        "--socket=/tmp/vhost.sock",
-    ] {
+    for option in
+        ["--ring=packed", "--via=blockd", "--clients=2", "--driver=virtio-drivers", "--driver=linux", "--mode=adaptive"]
+    {
         let pair = option.trim_start_matches('-');
         refuses(&["bench", option], &[pair, "not supported yet: comes with"]);
     }
@@ -46,12 +37,16 @@ fn what_comes_later_is_refused_by_name() {
 #[test]
 fn a_value_that_an_option_does_not_take_is_refused_with_those_that_it_does() {
     refuses(&["bench", "--rw=sideways"], &["--rw", "sideways", "randread"]);
-    refuses(&["bench", "--driver=yours"], &["--driver", "ours or raw"]);
+    refuses(&["bench", "--driver=yours"], &["--driver", "ours, raw or"]);
     refuses(&["bench", "--bs=4q"], &["--bs", "4q"]);
     refuses(&["bench", "--vcpus=0"], &["--vcpus", "1 to"]);
     refuses(&["bench", "--queue-size=100"], &["queue_size"]);
     refuses(&["bench", "--queue-size=2048"], &["queue_size=2048", "1024"]);
     refuses(&["bench", "--ring=round"], &["--ring", "split"]);
+    refuses(&["bench", "--backend=cloud"], &["--backend", "qemu or vhost-user or embedded"]);
+    refuses(&["bench", "--device=fast"], &["--device", "minimal or rust-vmm"]);
+    refuses(&["bench", "--backend=embedded", "--stepped=maybe"], &["--stepped", "on or off"]);
+    refuses(&["bench", "--passes=0"], &["--passes"]);
 }
 
 #[test]
@@ -64,6 +59,71 @@ fn contradictions_are_refused() {
     refuses(&["bench", "--iodepth=4", "--iodepth_batch_submit=8"], &["iodepth_batch_submit"]);
     refuses(&["bench", "--submit=owner", "--numjobs=2", "--queues=1"], &["submit=owner"]);
     refuses(&["test", "--quick", "--long"], &["--quick", "--long"]);
+}
+
+#[test]
+fn what_runs_natively_only_is_refused_under_qemu() {
+    refuses(&["bench", "--driver=virtio-driver"], &["driver=virtio-driver", "natively", "backend=vhost-user"]);
+    refuses(&["bench", "--submit=mutex", "--backend=qemu"], &["submit=mutex", "natively", "backend=embedded"]);
+    refuses(&["bench", "--socket=/tmp/s"], &["socket=/tmp/s", "backend=vhost-user"]);
+    refuses(&["bench", "--device=rust-vmm"], &["device=rust-vmm", "backend=embedded"]);
+    refuses(&["bench", "--stepped=on"], &["stepped", "backend=embedded"]);
+    refuses(&["bench", "--rw=read", "--native=/bin/true"], &["--native", "--backend=embedded"]);
+}
+
+#[test]
+fn what_is_qemus_is_refused_natively() {
+    for backend in ["--backend=embedded", "--backend=vhost-user"] {
+        for option in ["--vcpus=2", "--iothreads=2"] {
+            let key = option.trim_start_matches('-').split_once('=').unwrap().0;
+            refuses(&["bench", backend, option], &[key, "backend=qemu"]);
+        }
+        for option in ["--accel=tcg", "--qemu=/bin/true", "--image=/bin/true"] {
+            let name = option.split_once('=').unwrap().0;
+            refuses(&["bench", backend, "--rw=read", option], &[name, "backend=qemu"]);
+        }
+    }
+}
+
+#[test]
+fn contradictions_of_the_native_back_ends_are_refused() {
+    let embedded = |options: &[&str], words: &[&str]| {
+        let all: Vec<&str> = ["bench", "--backend=embedded"].iter().chain(options).copied().collect();
+        refuses(&all, words);
+    };
+    embedded(&["--socket=/tmp/s"], &["socket=/tmp/s", "backend=vhost-user"]);
+    embedded(&["--stepped=on", "--device=rust-vmm"], &["rust-vmm", "thread of its own"]);
+    embedded(&["--stepped=on", "--mode=interrupt"], &["stepped", "mode=polled"]);
+    embedded(&["--icount", "--stepped=off"], &["stepped=off"]);
+    embedded(&["--icount", "--device=rust-vmm"], &["device=minimal"]);
+    embedded(&["--icount", "--number_ios=100"], &["number_ios=100", "at least 512"]);
+    embedded(&["--rw=randrw", "--verify=crc32c"], &["--disk=FILE"]);
+    embedded(&["--rw=randrw", "--verify=crc32c", "--driver=virtio-driver"], &["does not verify"]);
+    embedded(&["--driver=virtio-driver", "--submit=shared"], &["many submitters"]);
+    embedded(&["--driver=virtio-driver", "--submit=mutex"], &["submit=mutex", "ours"]);
+    embedded(&["--driver=virtio-driver", "--numjobs=2", "--queues=1"], &["many submitters"]);
+    embedded(&["--rw=read", "--passes=3"], &["--passes", "matrix"]);
+    embedded(&["--rw=read", "--native=/nonexistent/native"], &["--native=/nonexistent/native", "leave it out"]);
+}
+
+#[test]
+fn contradictions_of_a_vhost_user_back_end_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let (file, socket) = (format!("--disk={}", path.display()), format!("--socket={}", path.display()));
+    let vhost_user = |options: &[&str], words: &[&str]| {
+        let all: Vec<&str> = ["bench", "--backend=vhost-user"].iter().chain(options).copied().collect();
+        refuses(&all, words);
+    };
+    vhost_user(&["--socket=/nonexistent/s"], &["socket=/nonexistent/s", "no such socket", "leave socket out"]);
+    vhost_user(&["--socket=/etc/passwd"], &["socket=/etc/passwd", "is not a socket"]);
+    vhost_user(&["--stepped=on"], &["stepped", "backend=embedded"]);
+    vhost_user(&["--icount"], &["icount", "backend=embedded"]);
+    vhost_user(&["--device=minimal"], &["device=minimal", "backend=embedded"]);
+    vhost_user(&["--device=rust-vmm", &socket], &["leave device out"]);
+    vhost_user(&[&socket, &file], &["disk of its own", "leave disk out"]);
+    vhost_user(&[&socket, "--rw=randrw", "--verify=crc32c"], &["leave socket out"]);
 }
 
 #[test]
@@ -102,7 +162,7 @@ fn results_that_could_not_be_written_are_refused_before_anything_runs() {
 #[test]
 fn a_missing_or_false_qemu_is_refused() {
     refuses(&["bench", "--rw=read", "--qemu=/nonexistent/qemu"], &["/nonexistent/qemu", "qemu-system-x86_64"]);
-    refuses(&["bench", "--rw=read", "--qemu=/bin/echo"], &["is not QEMU"]);
+    refuses(&["bench", "--rw=read", "--qemu=/bin/echo"], &["is not QEMU's", "qemu-system-x86_64"]);
 }
 
 #[test]

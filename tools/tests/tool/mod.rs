@@ -111,3 +111,15 @@ impl Stub {
 pub(crate) fn start(mut command: Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts")
 }
+
+/// A device that came up.
+pub(crate) const BOOT: &str = r#"@drv {"boot":{"version":1,"capacity":2097152,"queues":1,"queue_size":1024,"slots":256,"vectors":1,"rung":"single","features":0,"read_only":false,"writeback":true}}"#;
+const NOTHING: &str = r#"{"ios":0,"bytes":0,"clat_min_ns":0,"clat_max_ns":0,"clat_mean_ns":0,"percentiles_ns":[]}"#;
+const READS: &str = r#"{"ios":1000,"bytes":4096000,"clat_min_ns":1,"clat_max_ns":9,"clat_mean_ns":5,"percentiles_ns":[1,1,1,1,1,1,5,5,5,5,5,5,9,9,9,9,9]}"#;
+
+/// A report of 1000 reads with this many errors.
+pub(crate) fn done(errors: u32) -> String {
+    format!(
+        r#"@drv {{"done":{{"version":1,"read":{READS},"write":{NOTHING},"trim":{NOTHING},"runtime_ns":1000000,"errors":{errors},"verify_errors":0,"notifications":1,"interrupts":0,"interrupts_home":0,"submitted":1000,"completed":1000,"violations":0,"full":0,"atomics":null,"instructions":null}}}}"#
+    )
+}

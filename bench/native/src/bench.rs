@@ -1,0 +1,156 @@
+//! `native run` and `native serve`: a device from the command line, and a run on it.
+use crate::cli::{Device as Kind, Run, Serve};
+use crate::embedded::minimal::{Data, Device, Options, Worker};
+use crate::event::Event;
+use crate::ground::{Means, Process, say};
+use crate::memory::SharedMemory;
+use crate::seat::Step;
+use crate::vhost_user::{Connection, Options as ConnectOptions};
+use drv_virtio_block::spec::feature;
+use drv_virtio_block::transport::Transport;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use workload::params::{Driver, Params};
+use workload::report::{Line, Note};
+
+/// Memory for one queue's rings.
+const PER_QUEUE: usize = 1 << 20;
+/// Memory for scenarios and tables.
+const SPARE: usize = 96 << 20;
+/// Sectors of a device that was given no size.
+const SECTORS: u64 = 1 << 21;
+
+/// Runs one workload; whether there is a result.
+pub fn run(run: &Run) -> bool {
+    match try_run(run) {
+        Ok(done) => done,
+        Err(why) => {
+            say(&Line::Failed(Note::new(format_args!("{why}"))));
+            false
+        }
+    }
+}
+
+fn try_run(run: &Run) -> Result<bool, String> {
+    let params = Params::parse(&run.params.join(" ")).map_err(|e| e.to_string())?;
+    params.validate().map_err(|e| e.to_string())?;
+    match (run.device, &run.socket) {
+        (Some(Kind::Minimal), _) => on_minimal(run, &params),
+        (_, Some(socket)) => on_socket(run, socket, &params),
+        _ => Err("not yet".to_owned()),
+    }
+}
+
+/// How long a back-end may take for one message, and to come up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs on the back-end behind a socket.
+fn on_socket(run: &Run, socket: &Path, params: &Params) -> Result<bool, String> {
+    if run.stepped || run.device_core.is_some() {
+        return Err("a back-end of its own has its own thread: leave --stepped and --device-core out".to_owned());
+    }
+    let memory = memory(params)?;
+    let options = ConnectOptions { patience: PATIENCE, vectors: params.vectors, queue_size: run.max_queue_size };
+    let (connection, transport) = Connection::open(socket, memory, options).map_err(|e| e.to_string())?;
+    let means = Means {
+        memory,
+        calls: connection.calls().to_vec(),
+        watch: Some(Arc::clone(connection.watch())),
+        stepper: None,
+        cores: run.cores.clone(),
+    };
+    go(transport, means, params)
+}
+
+/// Memory for the rings and buffers of a run.
+fn memory(params: &Params) -> Result<&'static SharedMemory, String> {
+    let jobs = usize::from(params.numjobs);
+    let queues = usize::from(params.queues.max(params.numjobs)).max(1);
+    let data = jobs * (usize::from(params.iodepth) * params.largest_block() as usize).next_multiple_of(4096);
+    let spare = if params.icount || params.scenario.as_str() == "none" { 4 << 20 } else { SPARE };
+    let bytes = queues * PER_QUEUE + data + spare;
+    let memory = SharedMemory::new(bytes).map_err(|e| format!("no {bytes} bytes of memory for rings and buffers: {e}"))?;
+    Ok(Box::leak(Box::new(memory)))
+}
+
+/// One eventfd per vector.
+fn calls(params: &Params) -> Result<Vec<Arc<Event>>, String> {
+    (0..params.vectors).map(|_| Event::new().map(Arc::new).map_err(|e| format!("no eventfd left: {e}"))).collect()
+}
+
+fn on_minimal(run: &Run, params: &Params) -> Result<bool, String> {
+    let (memory, calls) = (memory(params)?, calls(params)?);
+    let device = minimal(run, memory, &calls)?;
+    let queues = usize::from(run.device_queues);
+    let stepper: Option<&'static dyn Step> = if run.stepped {
+        Some(Box::leak(Box::new(Stepped { device: device.clone(), queues, busy: AtomicBool::new(false) })))
+    } else {
+        None
+    };
+    let _worker: Option<Worker> = if run.stepped {
+        None
+    } else {
+        Some(device.spawn((0..queues).collect(), run.device_core).map_err(|e| format!("the device's thread: {e}"))?)
+    };
+    let means = Means { memory, calls, watch: None, stepper, cores: run.cores.clone() };
+    go(device.transport(), means, params)
+}
+
+/// Runs what the parameters say on `transport`.
+fn go<T: Transport<Doorbell: 'static> + 'static>(transport: T, means: Means, params: &Params) -> Result<bool, String> {
+    if params.driver == Driver::VirtioDriver {
+        return Err("not yet".to_owned());
+    }
+    Ok(runner::run(&mut Process::new(Some(transport), means), params))
+}
+
+/// The minimal device of the command line.
+fn minimal(run: &Run, memory: &'static SharedMemory, calls: &[Arc<Event>]) -> Result<Device, String> {
+    if run.medium.disk.is_some() {
+        return Err("the minimal device has no file: give --disk-bytes, or --device=rust-vmm".to_owned());
+    }
+    let base = Options::default();
+    let options = Options {
+        features: if run.device_queues > 1 { base.features } else { base.features & !feature::MQ },
+        sectors: run.medium.disk_bytes.map_or(SECTORS, |bytes| bytes / 512),
+        queues: run.device_queues,
+        queue_size: run.max_queue_size,
+        data: if run.medium.disk_bytes.is_some() { Data::Ram } else { Data::Null },
+        read_only: run.medium.read_only,
+        ..base
+    };
+    let duplicate = |call: &Arc<Event>| call.as_fd().try_clone_to_owned().map_err(|e| format!("no eventfd left: {e}"));
+    let calls: Vec<OwnedFd> = calls.iter().map(duplicate).collect::<Result<_, _>>()?;
+    let regions = [(memory.base().as_ptr(), memory.len())];
+    // SAFETY: the memory is never unmapped, zeroed from the start, and used by the driver's rules alone.
+    unsafe { Device::new(options, &regions, calls) }.map_err(|e| format!("the device: {e}"))
+}
+
+/// A device that the submitters step.
+struct Stepped {
+    device: Device,
+    queues: usize,
+    /// Somebody is at it.
+    busy: AtomicBool,
+}
+
+impl Step for Stepped {
+    fn step(&self) {
+        // Acquire and release: whoever steps next sees the queues as they were left.
+        if self.busy.load(Ordering::Relaxed) || self.busy.swap(true, Ordering::Acquire) {
+            return;
+        }
+        for queue in 0..self.queues {
+            self.device.step(queue);
+        }
+        self.busy.store(false, Ordering::Release);
+    }
+}
+
+/// Serves a device until it is told to stop; whether it could.
+pub fn serve(_: &Serve) -> bool {
+    false
+}

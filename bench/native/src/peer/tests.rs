@@ -1,0 +1,171 @@
+//! The peer against the minimal device, and against rust-vmm's: round trips, so that what is compared works.
+use super::{Memory, PeerQueue, Setup, over_minimal};
+use crate::embedded::minimal::{Data, Device, Options};
+use drv_virtio_block::spec::feature;
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A shared mapping for buffers.
+struct Shared {
+    file: OwnedFd,
+    base: *mut u8,
+    len: usize,
+}
+
+impl Shared {
+    fn new(len: usize) -> Self {
+        use nix::sys::{memfd, mman};
+        let name: &CStr = c"peer-buffers";
+        let file = memfd::memfd_create(name, memfd::MFdFlags::empty()).unwrap();
+        File::from(file.try_clone().unwrap()).set_len(len as u64).unwrap();
+        let (size, all) = (len.try_into().unwrap(), mman::ProtFlags::PROT_READ | mman::ProtFlags::PROT_WRITE);
+        // SAFETY: a fresh mapping, never unmapped: a test is short.
+        let base = unsafe { mman::mmap(None, size, all, mman::MapFlags::MAP_SHARED, &file, 0) }.unwrap();
+        Self { file, base: base.as_ptr().cast(), len }
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory { base: self.base, len: self.len, file: self.file.as_fd(), offset: 0 }
+    }
+
+    fn page(&self, n: usize) -> *mut u8 {
+        assert!((n + 1) * 4096 <= self.len);
+        // SAFETY: inside the mapping.
+        unsafe { self.base.add(n * 4096) }
+    }
+
+    fn fill(&self, n: usize, byte: u8) {
+        // SAFETY: inside the mapping, and not in flight when a test calls this.
+        unsafe { self.page(n).write_bytes(byte, 4096) }
+    }
+
+    fn holds(&self, n: usize, byte: u8) -> bool {
+        // SAFETY: as in `fill`.
+        unsafe { std::slice::from_raw_parts(self.page(n), 4096) }.iter().all(|have| *have == byte)
+    }
+}
+
+fn setup(queues: usize) -> Setup {
+    let features = feature::VERSION_1 | feature::EVENT_IDX | feature::MQ | feature::FLUSH;
+    Setup { queues, queue_size: 64, features: features | feature::DISCARD | feature::WRITE_ZEROES }
+}
+
+fn device(queues: u16) -> Device {
+    let options = Options { data: Data::Ram, queues, ..Options::default() };
+    // SAFETY: no regions yet; they come with the peer's set-up.
+    unsafe { Device::new(options, &[], Vec::new()) }.unwrap()
+}
+
+fn connect(device: &Device, shared: &Shared, queues: usize) -> Vec<PeerQueue> {
+    // SAFETY: the mapping is never unmapped.
+    unsafe { over_minimal(device, &setup(queues), &[shared.memory()]) }.unwrap()
+}
+
+/// Reaps until `count` came, all of them good; returns the tokens in order.
+fn reap(queue: &mut PeerQueue, count: usize, mut between: impl FnMut()) -> Vec<u64> {
+    let mut tokens = Vec::new();
+    while tokens.len() < count {
+        between();
+        queue.reap(count, |token, good| {
+            assert!(good, "token {token}");
+            tokens.push(token);
+        });
+    }
+    tokens.sort_unstable();
+    tokens
+}
+
+#[test]
+fn batches_come_back_once_and_nobody_is_notified_across_the_wrap() {
+    let (device, shared) = (device(1), Shared::new(32 * 4096));
+    let mut queue = connect(&device, &shared, 1).remove(0);
+    for round in 0..7000_u64 {
+        for token in 0..10_u64 {
+            let page = shared.page(token as usize);
+            // SAFETY: a page of the mapping, back before it is used again.
+            unsafe { queue.read((round * 10 + token) % 1000 * 4096, page, 4096, token) }.unwrap();
+        }
+        queue.notify().unwrap();
+        assert_eq!(device.step(0), 10);
+        assert_eq!(reap(&mut queue, 10, || ()), (0..10).collect::<Vec<_>>());
+    }
+    assert_eq!((queue.notifications(), device.counters(0).used), (0, 70_000));
+}
+
+#[test]
+fn data_comes_back_from_a_spinning_device_on_several_queues() {
+    let (device, shared) = (device(2), Shared::new(64 * 4096));
+    let worker = device.spawn(vec![0, 1], None).unwrap();
+    for mut queue in connect(&device, &shared, 2) {
+        for n in 0..8 {
+            shared.fill(n, n as u8 + 1);
+            // SAFETY: pages of the mapping, one request each at a time.
+            unsafe { queue.write(n as u64 * 4096, shared.page(n), 4096, n as u64) }.unwrap();
+        }
+        queue.notify().unwrap();
+        reap(&mut queue, 8, std::thread::yield_now);
+        queue.flush(99).unwrap();
+        queue.discard(0, 4096, 100).unwrap();
+        queue.write_zeroes(4096, 4096, false, 101).unwrap();
+        queue.notify().unwrap();
+        assert_eq!(reap(&mut queue, 3, std::thread::yield_now), [99, 100, 101]);
+        for n in 0..8 {
+            shared.fill(n + 8, 0xee);
+            // SAFETY: as above.
+            unsafe { queue.read(n as u64 * 4096, shared.page(n + 8), 4096, n as u64) }.unwrap();
+        }
+        queue.notify().unwrap();
+        reap(&mut queue, 8, std::thread::yield_now);
+        for n in 0..8 {
+            assert!(shared.holds(n + 8, if n < 2 { 0 } else { n as u8 + 1 }), "page {n}");
+        }
+    }
+    drop(worker);
+}
+
+#[test]
+fn an_interrupt_comes_when_it_was_asked_for() {
+    let (device, shared) = (device(1), Shared::new(4096));
+    let mut queue = connect(&device, &shared, 1).remove(0);
+    for round in 1..100 {
+        queue.enable_interrupts(true);
+        assert!(!queue.has_completions());
+        queue.flush(round).unwrap();
+        queue.notify().unwrap();
+        assert_eq!((device.step(0), device.counters(0).interrupts), (1, round));
+        queue.take_interrupt();
+        assert_eq!(reap(&mut queue, 1, || ()), [round]);
+    }
+}
+
+#[test]
+fn errors_of_the_device_are_told() {
+    let (device, shared) = (device(1), Shared::new(4096));
+    let mut queue = connect(&device, &shared, 1).remove(0);
+    // SAFETY: a page of the mapping.
+    unsafe { queue.read(device.options().sectors * 512, shared.page(0), 4096, 7) }.unwrap();
+    queue.notify().unwrap();
+    device.step(0);
+    let mut seen = Vec::new();
+    queue.reap(9, |token, good| seen.push((token, good)));
+    assert_eq!(seen, [(7, false)]);
+}
+
+#[test]
+fn a_peer_that_is_gone_leaves_the_device_to_the_next() {
+    let (device, shared) = (device(1), Shared::new(4096));
+    for _ in 0..3 {
+        let worker = device.spawn(vec![0], None).unwrap();
+        let mut queue = connect(&device, &shared, 1).remove(0);
+        // SAFETY: never unmapped; refused before anything is touched.
+        assert!(unsafe { over_minimal(&device, &setup(1), &[shared.memory()]) }.is_err(), "one at a time");
+        queue.flush(1).unwrap();
+        queue.notify().unwrap();
+        reap(&mut queue, 1, std::thread::yield_now);
+        queue.flush(2).unwrap();
+        drop(queue);
+        assert!(!device.is_driven(), "nothing of the peer's memory is known any more");
+        drop(worker);
+    }
+}
