@@ -4,6 +4,7 @@ use crate::embedded::minimal::{Data, Device, Options, Worker};
 use crate::event::Event;
 use crate::ground::{Means, Process, say};
 use crate::memory::SharedMemory;
+use crate::{peer, peer_run};
 use crate::seat::Step;
 use crate::vhost_user::{Connection, Options as ConnectOptions};
 use drv_virtio_block::spec::feature;
@@ -55,6 +56,16 @@ fn on_socket(run: &Run, socket: &Path, params: &Params) -> Result<bool, String> 
     let memory = memory(params)?;
     let options = ConnectOptions { patience: PATIENCE, vectors: params.vectors, queue_size: run.max_queue_size };
     let (connection, transport) = Connection::open(socket, memory, options).map_err(|e| e.to_string())?;
+    if params.driver == Driver::VirtioDriver {
+        let capacity = transport.config_u64(0).map_err(|e| format!("the capacity: {e}"))?;
+        // A back-end serves one front-end at a time.
+        drop((transport, connection));
+        let means = Means { memory, calls: Vec::new(), watch: None, stepper: None, cores: run.cores.clone() };
+        let path = socket.to_str().ok_or("the socket's path is not UTF-8")?;
+        // SAFETY: the memory is never unmapped.
+        let queues = unsafe { peer::over_vhost_user(path, &peer_run::setup(params)?, &[peer_run::memory(&means)]) };
+        return peer_run::run(queues.map_err(|e| format!("virtio-driver: {e}"))?, means, params, capacity);
+    }
     let means = Means {
         memory,
         calls: connection.calls().to_vec(),
@@ -96,14 +107,17 @@ fn on_minimal(run: &Run, params: &Params) -> Result<bool, String> {
         Some(device.spawn((0..queues).collect(), run.device_core).map_err(|e| format!("the device's thread: {e}"))?)
     };
     let means = Means { memory, calls, watch: None, stepper, cores: run.cores.clone() };
+    if params.driver == Driver::VirtioDriver {
+        let capacity = device.options().sectors;
+        // SAFETY: the memory is never unmapped.
+        let queues = unsafe { peer::over_minimal(&device, &peer_run::setup(params)?, &[peer_run::memory(&means)]) };
+        return peer_run::run(queues.map_err(|e| format!("virtio-driver: {e}"))?, means, params, capacity);
+    }
     go(device.transport(), means, params)
 }
 
 /// Runs what the parameters say on `transport`.
 fn go<T: Transport<Doorbell: 'static> + 'static>(transport: T, means: Means, params: &Params) -> Result<bool, String> {
-    if params.driver == Driver::VirtioDriver {
-        return Err("not yet".to_owned());
-    }
     Ok(runner::run(&mut Process::new(Some(transport), means), params))
 }
 

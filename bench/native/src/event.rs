@@ -9,7 +9,7 @@
 //! It refuses to know queues and badges.
 use drv_virtio_block::transport::Doorbell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EFD_SEMAPHORE, EventFd};
 
@@ -26,6 +26,16 @@ impl Event {
     /// When no file descriptor is left.
     pub fn new() -> io::Result<Self> {
         Ok(Self { file: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)? })
+    }
+
+    /// An eventfd that somebody else made, non-blocking from here on.
+    ///
+    /// # Errors
+    /// When the file refuses the flag.
+    pub(crate) fn adopt(file: OwnedFd) -> io::Result<Self> {
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+        // SAFETY: the descriptor is open and ours to close.
+        Ok(Self { file: unsafe { EventFd::from_raw_fd(file.into_raw_fd()) } })
     }
 
     /// An event that counts: each [`Event::take`] takes one raise, not all.

@@ -9,3 +9,5 @@ pub mod clock;
 pub mod ground;
 pub mod seat;
 pub mod vhost_user;
+pub mod peer;
+pub mod peer_run;

@@ -18,7 +18,7 @@ const TIMES: usize = 100;
 const WARM_UP: usize = 10;
 /// What a leak of one page a connect would exceed, and chance does not: the program's own mappings.
 const SLACK_MAPPINGS: usize = 8;
-/// Far less than one ground, 4 MiB, or one thread's stack, 2 MiB, a connect.
+/// Far less than one ground, 1 MiB, or one thread's stack, 2 MiB, a connect.
 const SLACK_KIB: usize = 32 << 10;
 
 /// File descriptors, mappings, and KiB of address space of this process.
@@ -68,7 +68,10 @@ fn a_hundred_connects_of_each_kind_leave_no_file_descriptor_and_no_memory_behind
 
         let back_end = Scripted::start(Script::plain());
         let path = back_end.path();
-        leaves_nothing("success", || assert_eq!(live(&path, LONG, false), Ok(())));
+        leaves_nothing("success", || {
+            assert_eq!(live(&path, LONG, false), Ok(()));
+            back_end.wait_for_end();
+        });
 
         let scripts = [
             ("garbage", LONG, Script::plain().with_quirk(Quirk::Garbage)),
@@ -82,7 +85,10 @@ fn a_hundred_connects_of_each_kind_leave_no_file_descriptor_and_no_memory_behind
         ];
         for (what, patience, script) in scripts {
             back_end.change(script);
-            leaves_nothing(what, || assert!(live(&path, patience, false).is_err(), "{what}"));
+            leaves_nothing(what, || {
+                assert!(live(&path, patience, false).is_err(), "{what}");
+                back_end.wait_for_end();
+            });
         }
 
         if let Some(qsd) = Qsd::null(2, 0) {

@@ -21,15 +21,24 @@ const COUNTED: u64 = 256;
 pub struct Counted<D> {
     /// Its driver.
     pub drive: D,
-    /// Device address of the used ring; memory is mapped one to one.
-    pub used: u64,
+    /// Device address of the used ring, at one address for both sides; `None`: one step of the device is enough.
+    pub used: Option<u64>,
 }
 
 impl<D> Counted<D> {
-    fn used_index(&self) -> u16 {
+    fn used_index(&self) -> Option<u16> {
         // SAFETY: the index of a used ring in memory that lives for good; the device writes it, so it is read as an
         // atomic.
-        unsafe { AtomicU16::from_ptr((self.used + 2) as *mut u16) }.load(Ordering::Acquire)
+        self.used.map(|used| unsafe { AtomicU16::from_ptr((used + 2) as *mut u16) }.load(Ordering::Acquire))
+    }
+
+    /// Waits until the whole batch is used.
+    fn wait<H: Host>(&self, host: &mut H, before: Option<u16>, batch: u16) {
+        host.step();
+        while self.used_index().zip(before).is_some_and(|(now, before)| now.wrapping_sub(before) < batch) {
+            core::hint::spin_loop();
+            host.step();
+        }
     }
 }
 
@@ -56,10 +65,7 @@ pub fn count<D: Drive<Page>, H: Host>(
         }));
         let before = queue.used_index();
         let submitted = counted_submit::<D, H>(&mut queue.drive, &work);
-        while queue.used_index().wrapping_sub(before) < batch as u16 {
-            host.step();
-            core::hint::spin_loop();
-        }
+        queue.wait(host, before, batch as u16);
         let mut sum = 0;
         let completed = counted_complete::<D, H>(&mut queue.drive, batch, &mut sum);
         assert_eq!(sum, (batch * (batch + 1) / 2) as u64, "every request came back once, in success");

@@ -14,6 +14,7 @@ use crate::seal;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 use drv_virtio_block::dma::Buffer;
 use drv_virtio_block::geometry::Geometry;
@@ -134,9 +135,9 @@ pub(crate) fn count<G: Ground>(ground: &mut G, params: &Params, crew: Crew) -> O
     let used = used_rings(&rig);
     let capacity = rig.device.geometry().capacity();
     if crew.shares(rig.device.reached().queues)? {
-        return counted(ground, share(ground, &mut rig, crew)?, used, params, capacity);
+        return counted(ground, share(ground, &mut rig, crew)?, Some(used), params, capacity);
     }
-    counted(ground, own(&mut rig)?, used, params, capacity)
+    counted(ground, own(&mut rig)?, Some(used), params, capacity)
 }
 
 /// Counts the instructions of the bare ring.
@@ -144,25 +145,27 @@ pub(crate) fn count_raw<G: Ground>(ground: &mut G, params: &Params, crew: Crew) 
     let mut rig: Rig<G, RawMemory> = Rig::up(ground, params, crew)?;
     let used = used_rings(&rig);
     let drives = rig.open()?.into_iter().map(|(memory, doorbell)| memory.open(doorbell)).collect();
-    counted(ground, drives, used, params, rig.device.geometry().capacity())
+    counted(ground, drives, Some(used), params, rig.device.geometry().capacity())
 }
 
 fn used_rings<G: Ground, M: Memory>(rig: &Rig<G, M>) -> Vec<u64> {
     rig.queues.iter().map(|(_, memory)| memory.addresses().device().0).collect()
 }
 
-/// Counts the instructions of `drives`, whose used rings are at `used`.
+/// Counts the instructions of `drives`, whose used rings are at `used`; without that, one step of the device answers a
+/// whole batch.
 ///
 /// # Errors
 /// When there is no pattern for the parameters, or no memory.
 pub fn counted<G: Ground, D: Drive<Page>>(
     ground: &G,
     drives: Vec<D>,
-    used: Vec<u64>,
+    used: Option<Vec<u64>>,
     params: &Params,
     capacity: u64,
 ) -> Outcome {
     let batch = usize::from(params.iodepth_batch_submit);
+    let used: Vec<_> = used.map_or_else(|| vec![None; drives.len()], |used| used.into_iter().map(Some).collect());
     let mut queues: Vec<_> = drives.into_iter().zip(used).map(|(drive, used)| Counted { drive, used }).collect();
     let endless = Params { number_ios: 0, numjobs: 1, ..params.clone() };
     let mut pattern = Pattern::new(&endless, 0, capacity).map_err(|e| e.to_string())?;

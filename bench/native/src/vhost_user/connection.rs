@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 /// How a back-end is connected to.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How long each message of the control path may take, and a reset's first half: an orderly one takes at most
-    /// half of it, then the connection is hung up.
+    /// How long each message of the control path may take. An orderly reset may take half of it, then the connection is
+    /// hung up.
     pub patience: Duration,
     /// Call eventfds, at most [`MAX_INTERRUPTS`]: one for the configuration, which never fires, and one for each queue
     /// that is to interrupt on its own. 0: nothing interrupts.

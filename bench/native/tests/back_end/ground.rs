@@ -64,15 +64,20 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// 4 MiB of memory.
+    /// 1 MiB of memory.
     pub fn new() -> Self {
-        let memory = SharedMemory::new(4 << 20).expect("there is memory");
-        Self { memory, private: vec![MaybeUninit::uninit(); 1 << 20], place: None }
+        Self::of(1 << 20)
     }
 
-    /// A ground for good.
+    /// So many bytes of memory, a quarter of them for rings.
+    pub fn of(bytes: usize) -> Self {
+        let memory = SharedMemory::new(bytes).expect("there is memory");
+        Self { memory, private: vec![MaybeUninit::uninit(); 1 << 18], place: None }
+    }
+
+    /// 4 MiB for good.
     pub fn leaked() -> &'static mut Self {
-        Box::leak(Box::new(Self::new()))
+        Box::leak(Box::new(Self::of(4 << 20)))
     }
 
     /// Connects.
@@ -90,7 +95,7 @@ impl Ground {
     ) -> Result<Rig<'g>, SessionError> {
         let Self { memory, private, place } = self;
         let memory: &'g SharedMemory = memory;
-        let mut region = memory.take(1 << 20).expect("the memory is large enough").into_region();
+        let mut region = memory.take(memory.len() / 4).expect("the memory is large enough").into_region();
         let mut arena = Arena::new(private);
         let lay_out = |_, size, geometry| {
             let options = QueueOptions { size, ..QueueOptions::default() };

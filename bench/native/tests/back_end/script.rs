@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
@@ -72,13 +72,22 @@ impl Script {
     }
 }
 
+/// In the log: a connection is over, and everything that was handed over with it is closed.
+pub const END: u32 = 0;
+
+/// The connection that is stalled, to be closed.
+#[derive(Default)]
+struct Stalled {
+    socket: Mutex<Option<UnixStream>>,
+    change: Condvar,
+}
+
 /// A back-end that runs. It serves one connection after the other, each by the script of the moment.
 pub struct Scripted {
     script: Arc<Mutex<Script>>,
-    /// The messages of all connections, by number.
+    /// The messages of all connections, by number, and [`END`] behind each connection's last.
     pub log: mpsc::Receiver<u32>,
-    /// A connection that is stalled, to be closed.
-    stalled: mpsc::Receiver<UnixStream>,
+    stalled: Arc<Stalled>,
     place: TempDir,
     thread: Option<JoinHandle<()>>,
 }
@@ -89,8 +98,8 @@ impl Scripted {
         let listener = UnixListener::bind(place.path().join("socket")).expect("a socket can be made");
         let script = Arc::new(Mutex::new(script));
         let (log, heard) = mpsc::channel();
-        let (stall, stalled) = mpsc::channel();
-        let theirs = Arc::clone(&script);
+        let stalled = Arc::<Stalled>::default();
+        let (theirs, stall) = (Arc::clone(&script), Arc::clone(&stalled));
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let script = theirs.lock().expect("no panic").clone();
@@ -101,6 +110,8 @@ impl Scripted {
                 }
                 let conversation = Conversation { script, socket, count: 0, memory: None, used: vec![], files: vec![] };
                 let _ = conversation.run(&log, &stall);
+                *stall.socket.lock().expect("no panic") = None;
+                let _ = log.send(END);
             }
         });
         Self { script, log: heard, stalled, place, thread: Some(thread) }
@@ -115,9 +126,16 @@ impl Scripted {
         *self.script.lock().expect("no panic") = script;
     }
 
-    /// Closes the connection that is stalled.
+    /// Waits for the end of a connection.
+    pub fn wait_for_end(&self) {
+        while self.log.recv().expect("the back-end runs") != END {}
+    }
+
+    /// Closes the connection that is stalled, as soon as there is one.
     pub fn close_stalled(&self) {
-        let socket = self.stalled.recv().expect("there is one");
+        let stalled = self.stalled.socket.lock().expect("no panic");
+        let stalled = self.stalled.change.wait_while(stalled, |socket| socket.is_none()).expect("no panic");
+        let socket = stalled.as_ref().expect("there is one");
         let _ = socket.shutdown(std::net::Shutdown::Both);
     }
 }
@@ -154,7 +172,7 @@ fn long(body: &[u8], offset: usize) -> u64 {
 }
 
 impl Conversation {
-    fn run(mut self, log: &mpsc::Sender<u32>, stall: &mpsc::Sender<UnixStream>) -> std::io::Result<()> {
+    fn run(mut self, log: &mpsc::Sender<u32>, stalled: &Stalled) -> std::io::Result<()> {
         loop {
             let mut head = [0; 12];
             let (mut len, file) = self.socket.recv_with_fd(&mut head).map_err(std::io::Error::from)?;
@@ -172,7 +190,8 @@ impl Conversation {
             match self.script.quirk {
                 Quirk::CloseAt(n) if n == self.count => return Ok(()),
                 Quirk::StallAt(n) if n == self.count => {
-                    let _ = stall.send(self.socket.try_clone()?);
+                    *stalled.socket.lock().expect("no panic") = Some(self.socket.try_clone()?);
+                    stalled.change.notify_all();
                     // Until somebody closes.
                     while self.socket.read(&mut [0; 64])? > 0 {}
                     return Ok(());
