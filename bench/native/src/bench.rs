@@ -1,16 +1,17 @@
 //! `native run` and `native serve`: a device from the command line, and a run on it.
-use crate::cli::{Device as Kind, Run, Serve};
+use crate::cli::{Device as Kind, Medium as MediumArgs, Run, Serve};
 use crate::embedded::minimal::{Data, Device, Options, Worker};
 use crate::event::Event;
-use crate::ground::{Means, Process, say};
+use crate::ground::{Means, Process, pin, say};
 use crate::memory::SharedMemory;
-use crate::{peer, peer_run};
+use crate::rust_vmm::{Medium, Options as ServedOptions, Server, Stop};
 use crate::seat::Step;
 use crate::vhost_user::{Connection, Options as ConnectOptions};
+use crate::{peer, peer_run};
 use drv_virtio_block::spec::feature;
 use drv_virtio_block::transport::Transport;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,6 +22,8 @@ use workload::report::{Line, Note};
 const PER_QUEUE: usize = 1 << 20;
 /// Memory for scenarios and tables.
 const SPARE: usize = 96 << 20;
+/// Largest ring of a device that is served.
+const QUEUE_SIZE: u16 = 1024;
 /// Sectors of a device that was given no size.
 const SECTORS: u64 = 1 << 21;
 
@@ -40,9 +43,41 @@ fn try_run(run: &Run) -> Result<bool, String> {
     params.validate().map_err(|e| e.to_string())?;
     match (run.device, &run.socket) {
         (Some(Kind::Minimal), _) => on_minimal(run, &params),
-        (_, Some(socket)) => on_socket(run, socket, &params),
-        _ => Err("not yet".to_owned()),
+        (Some(Kind::RustVmm), _) => on_rust_vmm(run, &params),
+        (None, Some(socket)) => on_socket(run, socket, &params),
+        (None, None) => Err("there is no device: give --socket or --device".to_owned()),
     }
+}
+
+/// Runs on a rust-vmm device in a thread of this process, over a socket all the same.
+fn on_rust_vmm(run: &Run, params: &Params) -> Result<bool, String> {
+    if run.stepped {
+        return Err("the rust-vmm device has threads of its own: leave --stepped out".to_owned());
+    }
+    let folder = tempfile::tempdir().map_err(|e| format!("no folder for the socket: {e}"))?;
+    let socket = folder.path().join("socket");
+    let server = server(&socket, &run.medium, run.device_queues, run.max_queue_size)?;
+    let stop = Stop::new().map_err(|e| format!("no eventfd left: {e}"))?;
+    let (told, core) = (stop.clone(), run.device_core);
+    let thread = std::thread::spawn(move || {
+        // Its queues' threads inherit the core.
+        core.map_or(Ok(()), pin).and_then(|()| server.run(&told).map_err(|e| e.to_string()))
+    });
+    let done = on_socket(&Run { device_core: None, ..run.clone() }, &socket, params);
+    stop.stop();
+    let outcome = thread.join().map_err(|_| "the device's thread panicked".to_owned())?;
+    done.and_then(|done| outcome.map(|()| done).map_err(|e| format!("the rust-vmm device: {e}")))
+}
+
+/// A rust-vmm device that listens at `socket`.
+fn server(socket: &Path, medium: &MediumArgs, queues: u16, queue_size: u16) -> Result<Server, String> {
+    let of_file = |path: &PathBuf| Medium::file(path, medium.read_only).map_err(|e| format!("{}: {e}", path.display()));
+    let of_memory = || {
+        Medium::ram(medium.disk_bytes.map_or(SECTORS, |bytes| bytes / 512)).map_err(|e| format!("the RAM disk: {e}"))
+    };
+    let disk = medium.disk.as_ref().map_or_else(of_memory, of_file)?;
+    let options = ServedOptions { queues, queue_size, read_only: medium.read_only, ..ServedOptions::default() };
+    Server::bind(socket, disk, options).map_err(|e| format!("{}: {e}", socket.display()))
 }
 
 /// How long a back-end may take for one message, and to come up.
@@ -73,7 +108,7 @@ fn on_socket(run: &Run, socket: &Path, params: &Params) -> Result<bool, String> 
         stepper: None,
         cores: run.cores.clone(),
     };
-    go(transport, means, params)
+    Ok(go(transport, means, params))
 }
 
 /// Memory for the rings and buffers of a run.
@@ -83,7 +118,8 @@ fn memory(params: &Params) -> Result<&'static SharedMemory, String> {
     let data = jobs * (usize::from(params.iodepth) * params.largest_block() as usize).next_multiple_of(4096);
     let spare = if params.icount || params.scenario.as_str() == "none" { 4 << 20 } else { SPARE };
     let bytes = queues * PER_QUEUE + data + spare;
-    let memory = SharedMemory::new(bytes).map_err(|e| format!("no {bytes} bytes of memory for rings and buffers: {e}"))?;
+    let memory =
+        SharedMemory::new(bytes).map_err(|e| format!("no {bytes} bytes of memory for rings and buffers: {e}"))?;
     Ok(Box::leak(Box::new(memory)))
 }
 
@@ -113,12 +149,12 @@ fn on_minimal(run: &Run, params: &Params) -> Result<bool, String> {
         let queues = unsafe { peer::over_minimal(&device, &peer_run::setup(params)?, &[peer_run::memory(&means)]) };
         return peer_run::run(queues.map_err(|e| format!("virtio-driver: {e}"))?, means, params, capacity);
     }
-    go(device.transport(), means, params)
+    Ok(go(device.transport(), means, params))
 }
 
 /// Runs what the parameters say on `transport`.
-fn go<T: Transport<Doorbell: 'static> + 'static>(transport: T, means: Means, params: &Params) -> Result<bool, String> {
-    Ok(runner::run(&mut Process::new(Some(transport), means), params))
+fn go<T: Transport<Doorbell: 'static> + 'static>(transport: T, means: Means, params: &Params) -> bool {
+    runner::run(&mut Process::new(Some(transport), means), params)
 }
 
 /// The minimal device of the command line.
@@ -164,7 +200,14 @@ impl Step for Stepped {
     }
 }
 
-/// Serves a device until it is told to stop; whether it could.
-pub fn serve(_: &Serve) -> bool {
-    false
+/// Serves a device until the process is ended; false: it could not.
+pub fn serve(serve: &Serve) -> bool {
+    let served = server(&serve.socket, &serve.medium, serve.queues, QUEUE_SIZE).and_then(|server| {
+        println!("ready");
+        Stop::new().and_then(|stop| server.run(&stop)).map_err(|e| e.to_string())
+    });
+    if let Err(why) = &served {
+        eprintln!("native: {why}");
+    }
+    served.is_ok()
 }

@@ -66,7 +66,18 @@ impl<T> Process<T> {
         let deadline = Arc::new(AtomicU64::new(u64::MAX));
         let watched = Arc::clone(&deadline);
         std::thread::spawn(move || watch_over(&watched));
-        Self { transport, memory, lines, watch, stepper, cores, bells: Vec::new(), forwarded: false, polled: false, deadline }
+        Self {
+            transport,
+            memory,
+            lines,
+            watch,
+            stepper,
+            cores,
+            bells: Vec::new(),
+            forwarded: false,
+            polled: false,
+            deadline,
+        }
     }
 
     /// Interrupts taken on the lines of all vectors.

@@ -168,7 +168,7 @@ mod tests {
     fn the_size_is_sealed() {
         let memory = SharedMemory::new(PAGE).unwrap();
         assert!(nix::unistd::ftruncate(memory.as_fd(), 0).is_err());
-        assert!(nix::unistd::ftruncate(memory.as_fd(), 2 * PAGE as i64).is_err());
+        assert!(nix::unistd::ftruncate(memory.as_fd(), 2 * 4096).is_err());
     }
 
     #[test]

@@ -76,7 +76,10 @@ impl Host for Seat {
         let watch = self.watch.iter().map(|watch| PollFd::new(watch.as_fd(), PollFlags::empty()));
         let mut fds: Vec<_> = fds.chain(watch).collect();
         let _ = poll(&mut fds, PollTimeout::NONE);
-        self.lost |= self.watch.as_ref().is_some_and(|watch| fds.last().is_some_and(|fd| fd.any() == Some(true)) && watch.hung_up());
+        self.lost |= self
+            .watch
+            .as_ref()
+            .is_some_and(|watch| fds.last().is_some_and(|fd| fd.any() == Some(true)) && watch.hung_up());
         for line in &self.lines {
             line.take();
         }

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// For back-ends that stall.
 const SHORT: Duration = Duration::from_millis(200);
 /// For those that do not: never reached.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn options(patience: Duration) -> Options {
     Options { patience, ..Options::default() }
@@ -167,7 +167,7 @@ fn size_max_of_0_is_no_limit_and_seg_max_of_0_is_1() {
 }
 
 /// Whatever fails on the way, connect or bring-up, is this fault of the back-end.
-fn assert_fault(outcome: Result<(), SessionError>, expected: Fault, at: usize) {
+fn assert_fault(outcome: &Result<(), SessionError>, expected: Fault, at: usize) {
     let found = match outcome {
         Err(SessionError::Connect(ConnectError::Control(why)) | SessionError::Device(_, Some(why))) => Some(why.fault),
         _ => None,
@@ -185,7 +185,7 @@ fn a_back_end_that_closes_at_any_message_of_the_set_up_is_noticed() {
             let back_end = Scripted::start(script.clone());
             for at in 1..=count {
                 back_end.change(script.clone().with_quirk(Quirk::CloseAt(at)));
-                assert_fault(bring_up(&back_end.path(), LONG), Fault::Closed, at);
+                assert_fault(&bring_up(&back_end.path(), LONG), Fault::Closed, at);
             }
         }
     });
@@ -198,7 +198,7 @@ fn a_back_end_that_stalls_at_any_message_of_the_set_up_is_given_up_in_time() {
         let back_end = Scripted::start(Script::plain());
         for at in 1..=count {
             back_end.change(Script::plain().with_quirk(Quirk::StallAt(at)));
-            assert_fault(bring_up(&back_end.path(), SHORT), Fault::Stalled(SHORT), at);
+            assert_fault(&bring_up(&back_end.path(), SHORT), Fault::Stalled(SHORT), at);
         }
     });
 }
@@ -210,7 +210,7 @@ fn a_message_that_the_back_end_rejects_ends_the_set_up() {
         bring_up(&back_end.path(), LONG).unwrap();
         let at = 1 + back_end.log.iter().take_while(|message| *message != message::SET_MEM_TABLE).count();
         back_end.change(Script::plain().with_quirk(Quirk::RejectAt(at)));
-        assert_fault(bring_up(&back_end.path(), LONG), Fault::Rejected, at);
+        assert_fault(&bring_up(&back_end.path(), LONG), Fault::Rejected, at);
     });
 }
 

@@ -1,6 +1,7 @@
 //! The peer against the minimal device, and against rust-vmm's: round trips, so that what is compared works.
-use super::{Memory, PeerQueue, Setup, over_minimal};
+use super::{Memory, PeerQueue, Setup, over_minimal, over_vhost_user};
 use crate::embedded::minimal::{Data, Device, Options};
+use crate::rust_vmm::{Medium, Server, Stop};
 use drv_virtio_block::spec::feature;
 use std::ffi::CStr;
 use std::fs::File;
@@ -168,4 +169,95 @@ fn a_peer_that_is_gone_leaves_the_device_to_the_next() {
         assert!(!device.is_driven(), "nothing of the peer's memory is known any more");
         drop(worker);
     }
+}
+
+/// Serves `medium` to `client` from a thread of its own.
+fn with_rust_vmm(queues: u16, client: impl FnOnce(&str)) {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let options = crate::rust_vmm::Options { queues, ..crate::rust_vmm::Options::default() };
+    let server = Server::bind(&socket, Medium::ram(4096).unwrap(), options).unwrap();
+    let stop = Stop::new().unwrap();
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(|| server.run(&stop));
+        // Stops the server also when the client panics, since the scope waits for it.
+        struct Last<'s>(&'s Stop);
+        impl Drop for Last<'_> {
+            fn drop(&mut self) {
+                self.0.stop();
+            }
+        }
+        let last = Last(&stop);
+        client(socket.to_str().unwrap());
+        drop(last);
+        serving.join().unwrap().unwrap();
+    });
+}
+
+/// Waits for an interrupt, unless there is something to reap.
+fn sleep(queue: &mut PeerQueue) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    queue.enable_interrupts(true);
+    if !queue.has_completions() {
+        poll(&mut [PollFd::new(queue.interrupt(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+        queue.take_interrupt();
+    }
+}
+
+#[test]
+fn the_rust_vmm_device_serves_several_queues_that_sleep() {
+    with_rust_vmm(3, |socket| {
+        let shared = Shared::new(64 * 4096);
+        // SAFETY: the mapping is never unmapped.
+        let queues = unsafe { over_vhost_user(socket, &setup(3), &[shared.memory()]) }.unwrap();
+        for (n, mut queue) in queues.into_iter().enumerate() {
+            for round in 0..200 {
+                let (page, byte, at) = (n * 8 + round % 8, (round + n) as u8, (n * 100 + round % 100) as u64 * 4096);
+                shared.fill(page, byte);
+                // SAFETY: pages of the mapping; one request at a time uses them.
+                unsafe { queue.write(at, shared.page(page), 4096, 1) }.unwrap();
+                queue.notify().unwrap();
+                while queue.reap(1, |token, good| assert_eq!((token, good), (1, true))) == 0 {
+                    sleep(&mut queue);
+                }
+                shared.fill(page, !byte);
+                // SAFETY: as above.
+                unsafe { queue.read(at, shared.page(page), 4096, 2) }.unwrap();
+                queue.flush(3).unwrap();
+                queue.notify().unwrap();
+                reap(&mut queue, 2, std::thread::yield_now);
+                assert!(shared.holds(page, byte), "queue {n}, round {round}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_rust_vmm_device_takes_batches_across_the_wrap_and_keeps_its_data_between_clients() {
+    with_rust_vmm(1, |socket| {
+        let shared = Shared::new(32 * 4096);
+        for client in 0..2 {
+            // SAFETY: the mapping is never unmapped.
+            let mut queue = unsafe { over_vhost_user(socket, &setup(1), &[shared.memory()]) }.unwrap().remove(0);
+            if client == 0 {
+                shared.fill(20, 0x77);
+                // SAFETY: a page of the mapping that nothing else uses.
+                unsafe { queue.write(0, shared.page(20), 4096, 0) }.unwrap();
+                queue.write_zeroes(0, 1024, true, 1).unwrap();
+                queue.notify().unwrap();
+                reap(&mut queue, 2, std::thread::yield_now);
+            }
+            for _ in 0..3400 {
+                for token in 0..20 {
+                    // SAFETY: a page of the mapping for each token.
+                    unsafe { queue.read(token * 4096, shared.page(token as usize), 4096, token) }.unwrap();
+                }
+                queue.notify().unwrap();
+                assert_eq!(reap(&mut queue, 20, std::thread::yield_now), (0..20).collect::<Vec<_>>());
+            }
+            // SAFETY: nothing is in flight.
+            let first = unsafe { std::slice::from_raw_parts(shared.page(0), 4096) };
+            assert!(first[..1024].iter().all(|byte| *byte == 0) && first[1024..].iter().all(|byte| *byte == 0x77));
+        }
+    });
 }

@@ -16,7 +16,7 @@ pub struct Medium {
 }
 
 /// What is written at once where holes cannot be punched.
-const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
 impl Medium {
     /// Memory of `sectors` sectors, all zeros.

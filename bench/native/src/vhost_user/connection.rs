@@ -39,6 +39,8 @@ impl Default for Options {
     }
 }
 
+/// Longer waits are cut to this, which every clock can add: a day.
+const LONGEST: Duration = Duration::from_hours(24);
 /// Pause between two attempts to connect to a back-end that is not there yet.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -65,6 +67,7 @@ impl Connection {
     /// # Errors
     /// [`ConnectError`] says what to do; nothing is left open then.
     pub fn open(path: &Path, memory: &SharedMemory, options: Options) -> Result<(Self, VhostUser), ConnectError> {
+        let options = Options { patience: options.patience.min(LONGEST), ..options };
         let control = Control::open(path, options.patience)?;
         let watch = Arc::new(Watch::new(control.as_fd())?);
         let count = usize::from(options.vectors).min(MAX_INTERRUPTS);
@@ -165,7 +168,7 @@ impl fmt::Debug for Connection {
 
 /// Tries until it works, fails in a way that time does not mend, or `bound` is over.
 fn within<T>(bound: Duration, mut attempt: impl FnMut() -> Result<T, ConnectError>) -> Result<T, ConnectError> {
-    let end = Instant::now() + bound;
+    let end = Instant::now() + bound.min(LONGEST);
     loop {
         match attempt() {
             Err(why) if why.may_pass() && Instant::now() < end => std::thread::sleep(PAUSE),

@@ -12,6 +12,7 @@
 use super::error::{ConnectError, ControlError, Fault};
 use super::guard::{Guard, Outcome};
 use crate::platform::hung_up;
+use drv_virtio_block::spec::config;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -31,7 +32,7 @@ use vhost::vhost_user::{VhostUserProtocolFeatures as Protocol, VhostUserVirtioFe
 /// Lengths of the configuration space that are asked for, in bytes: all that the driver knows of, then up to the end of
 /// older layouts (num_queues, opt_io_size, blk_size, seg_max), at last the capacity alone. A back-end may answer any
 /// length, or none when it has less than was asked for.
-const CONFIG_LENGTHS: [usize; 6] = [60, 36, 32, 24, 16, CAPACITY];
+const CONFIG_LENGTHS: [usize; 6] = [config::LEN as usize, 36, 32, 24, 16, CAPACITY];
 /// Bytes of the capacity, without which there is no disk.
 const CAPACITY: usize = 8;
 /// Bytes of a message's header, and of the fixed part of a configuration message.

@@ -14,7 +14,7 @@ pub fn ends<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = std::thread::spawn(move || {
         let _ = send.send(test());
     });
-    match receive.recv_timeout(Duration::from_secs(120)) {
+    match receive.recv_timeout(Duration::from_mins(2)) {
         Ok(value) => value,
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("the test hangs"),
         Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {

@@ -64,7 +64,7 @@ impl Qsd {
 
     /// Stops it in the middle of whatever it does, and returns when it has stopped.
     pub fn freeze(&self) {
-        let pid = Pid::from_raw(self.child.id() as i32);
+        let pid = Pid::from_raw(self.child.id().cast_signed());
         kill(pid, Signal::SIGSTOP).expect("the daemon is there");
         waitpid(pid, Some(WaitPidFlag::WUNTRACED)).expect("it is our child");
     }

@@ -107,7 +107,7 @@ impl SplitRing {
     pub(super) fn give_back(&self, at: u16, head: u16, len: u32) {
         // SAFETY: as in `head`; entries are 8 bytes.
         unsafe {
-            store_word(self.used.add(4 + 8 * usize::from(at & self.mask)), u64::from(head) | u64::from(len) << 32)
+            store_word(self.used.add(4 + 8 * usize::from(at & self.mask)), u64::from(head) | u64::from(len) << 32);
         }
     }
 

@@ -190,7 +190,9 @@ impl Device {
             for kick in &kicks {
                 let _ = nix::unistd::read(kick, &mut [0; 8]);
             }
-            held.iter_mut().for_each(|queue| queue.disarm());
+            for queue in &mut held {
+                queue.disarm();
+            }
         }
     }
 
