@@ -71,7 +71,11 @@ fn on_rust_vmm(run: &Run, params: &Params) -> Result<bool, String> {
 
 /// A rust-vmm device that listens at `socket`.
 fn server(socket: &Path, medium: &MediumArgs, queues: u16, queue_size: u16) -> Result<Server, String> {
-    let of_file = |path: &PathBuf| Medium::file(path, medium.read_only).map_err(|e| format!("{}: {e}", path.display()));
+    let of_file = |path: &PathBuf| {
+        let opened =
+            if medium.volatile_cache { Medium::cached_file(path) } else { Medium::file(path, medium.read_only) };
+        opened.map_err(|e| format!("{}: {e}", path.display()))
+    };
     let of_memory = || {
         Medium::ram(medium.disk_bytes.map_or(SECTORS, |bytes| bytes / 512)).map_err(|e| format!("the RAM disk: {e}"))
     };

@@ -87,4 +87,7 @@ pub struct Medium {
     /// Refuse whatever changes data
     #[arg(long)]
     pub read_only: bool,
+    /// Keep writes in memory until they are flushed (rust-vmm device on a disk)
+    #[arg(long, requires = "disk", conflicts_with = "read_only")]
+    pub volatile_cache: bool,
 }

@@ -7,7 +7,7 @@
 //! | [`embedded`], [`rust_vmm`] | devices: one written for speed, one with rings that others wrote |
 //! | [`peer`] | the crate virtio-driver, to compare with |
 //! | [`ground`], [`seat`], [`clock`] | the process as the ground of a run: threads on cores |
-//! | [`cli`], [`bench`], [`peer_run`] | the program `native` |
+//! | [`cli`], [`mod@bench`], [`peer_run`] | the program `native` |
 pub mod bench;
 pub mod cli;
 pub mod clock;

@@ -171,7 +171,16 @@ fn a_peer_that_is_gone_leaves_the_device_to_the_next() {
     }
 }
 
-/// Serves `medium` to `client` from a thread of its own.
+/// Stops a server also when its client panics, since the server's scope waits for it.
+struct Last<'s>(&'s Stop);
+
+impl Drop for Last<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Serves a device to `client` from a thread of its own.
 fn with_rust_vmm(queues: u16, client: impl FnOnce(&str)) {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("socket");
@@ -180,13 +189,6 @@ fn with_rust_vmm(queues: u16, client: impl FnOnce(&str)) {
     let stop = Stop::new().unwrap();
     std::thread::scope(|scope| {
         let serving = scope.spawn(|| server.run(&stop));
-        // Stops the server also when the client panics, since the scope waits for it.
-        struct Last<'s>(&'s Stop);
-        impl Drop for Last<'_> {
-            fn drop(&mut self) {
-                self.0.stop();
-            }
-        }
         let last = Last(&stop);
         client(socket.to_str().unwrap());
         drop(last);

@@ -117,7 +117,7 @@ fn guest() -> Guest {
 
 /// More than one chunk, in a pattern.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|n| (n * 7 ^ n >> 8) as u8).collect()
+    (0..len).map(|n| ((n * 7) ^ (n >> 8)) as u8).collect()
 }
 
 #[test]

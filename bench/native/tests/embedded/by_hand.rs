@@ -139,7 +139,7 @@ fn a_discard_that_is_not_one_segment_is_refused() {
         for (len, flags, expected) in [(16, 0, 0), (15, 0, 1), (32, 0, 1), (16, 1, 2), (16, 2, 2)] {
             hand.put(SCRATCH + 64, &1_u64.to_le_bytes());
             hand.put(SCRATCH + 72, &4_u32.to_le_bytes());
-            hand.put(SCRATCH + 76, &(flags as u32).to_le_bytes());
+            hand.put(SCRATCH + 76, &u32::to_le_bytes(flags));
             assert_eq!(hand.usual(11, 0, len, false), (expected, 1), "{len} bytes, flags {flags}");
         }
         hand.put(SCRATCH + 64, &60_u64.to_le_bytes());
