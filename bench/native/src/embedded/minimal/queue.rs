@@ -17,10 +17,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What the names of all functions begin with in which a device works.
+/// What the names of all functions begin with (the last part of their path) in which a device works; what they call is
+/// the device's too.
 pub const STEP_SYMBOL: &str = "embedded_device_step";
 
-/// How many chains ahead a request's line is fetched.
+/// How many chains ahead a request's line is fetched. On a bare ring with dense headers, cores far, that gained about a
+/// tenth in batches of 32 and more in longer ones, and nothing either way one at a time.
 const AHEAD: u16 = 4;
 
 /// What a queue did so far, over all its lives.
