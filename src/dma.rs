@@ -33,13 +33,14 @@ impl DeviceAddress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     address: DeviceAddress,
-    len: u32,
+    /// Below 2^32. As wide as the address, so that there is no padding to be copied along.
+    len: u64,
 }
 
 impl Segment {
     /// A segment of `len` bytes at `address`.
     pub const fn new(address: DeviceAddress, len: u32) -> Self {
-        Self { address, len }
+        Self { address, len: len as u64 }
     }
 
     /// Where it starts.
@@ -51,6 +52,12 @@ impl Segment {
     /// Its length in bytes.
     #[inline(always)]
     pub const fn len(self) -> u32 {
+        self.len as u32
+    }
+
+    /// Its length in bytes, as it stands in a descriptor's second word.
+    #[inline(always)]
+    pub(crate) const fn wide_len(self) -> u64 {
         self.len
     }
 
@@ -62,12 +69,13 @@ impl Segment {
     /// What is left of it behind its first `bytes`, which must not exceed its length.
     #[must_use]
     pub const fn after(self, bytes: u32) -> Self {
-        Self { address: self.address.offset(bytes as u64), len: self.len - bytes }
+        Self { address: self.address.offset(bytes as u64), len: self.len - bytes as u64 }
     }
 
     /// Its first `bytes`, or all of it if it is shorter.
     #[must_use]
     pub const fn first(self, bytes: u32) -> Self {
+        let bytes = bytes as u64;
         Self { address: self.address, len: if bytes < self.len { bytes } else { self.len } }
     }
 }
@@ -160,8 +168,10 @@ impl<'m> DmaRegion<'m> {
     /// Takes authority over a region.
     ///
     /// # Safety
-    /// `base` points to `len` bytes, zeroed or otherwise initialised, that live for `'m` and until the device was reset,
-    /// are mapped for the device at `device..device + len` for as long, and are accessed by nobody else. `device + len` does not overflow.
+    /// `base` points to `len` bytes, zeroed or otherwise initialised, that live for `'m`, until the device was reset, and
+    /// for as long as the [`Geometry`](crate::geometry::Geometry) of which a queue in them was laid out is lent: for as
+    /// long may a device be told of them. They are mapped for the device at `device..device + len` for as long, and are
+    /// accessed by nobody else. `device + len` does not overflow.
     pub unsafe fn new(base: NonNull<u8>, device: DeviceAddress, len: usize) -> Self {
         Self { rest: DmaBlock { base, device, len, memory: PhantomData } }
     }

@@ -1,11 +1,13 @@
-//! One at a time without waiting: whoever finds the gate held leaves word and goes; the holder looks before it is gone.
+//! One at a time without waiting: whoever finds the gate held goes on with something else.
 //!
-//! The gate guards a section that any of many threads may do on behalf of all: publishing staged requests, draining
-//! the used ring. It knows nothing of either. A thread that cannot enter has already made its work visible (staged
-//! bits, or an index that moved), so it only has to be sure that the holder will look once more.
+//! Two kinds, for sections that any of many threads may do on behalf of all. [`Gate`] guards publishing: a thread that
+//! cannot enter has made its work visible (staged bits), leaves word and goes; the holder looks before it is gone.
+//! [`Turn`] guards draining: a thread that cannot enter leaves nothing behind, since it does not sleep before it was
+//! inside and looked ([`crate::queue::Submitter::arm`]). Neither knows what it guards.
 //!
 //! Invariants:
-//! - at most one thread is between an `enter`/`insist` that returned true and the next `leave`;
+//! - at most one thread is between an `enter`/`insist` that returned true and the next `leave`, and sees what the one
+//!   before it did there;
 //! - a thread whose `insist` returned false knows that a `leave` which starts later returns true, to its holder.
 //!
 //! Why two full fences: the loser stores its mark and then reads `held`; the holder clears `held` and then reads the
@@ -61,5 +63,31 @@ impl Gate {
         // Partner: the fence in `insist`.
         full_fence();
         self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// A gate at which no word is left: one locked instruction to enter, none to leave.
+pub(crate) struct Turn {
+    held: Flag,
+}
+
+impl Turn {
+    pub(crate) fn new() -> Self {
+        Self { held: Flag::new(false) }
+    }
+
+    /// Tries to become the holder: one locked instruction, none when it is visibly held.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn enter(&self) -> bool {
+        // Acquire: pairs with the release in `leave`.
+        !self.held.load(Ordering::Relaxed) && self.held.raise(Ordering::Acquire)
+    }
+
+    /// Holder only: gives the turn back.
+    #[inline(always)]
+    pub(crate) fn leave(&self) {
+        // Release: pairs with the acquire in `enter`.
+        self.held.store(false, Ordering::Release);
     }
 }

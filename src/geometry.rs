@@ -36,11 +36,23 @@ pub struct RangeLimits {
     pub may_unmap: bool,
 }
 
+/// One time that one device is driven: from a reset, or the reading of its facts, to the next reset. No two are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Driving(u64);
+
+impl Driving {
+    fn next() -> Self {
+        static NEXT: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, core::sync::atomic::Ordering::Relaxed))
+    }
+}
+
 /// The device's facts.
 #[derive(Debug)]
 pub struct Geometry {
+    driving: AtomicU64,
     capacity: AtomicU64,
-    /// Sectors from which on a request of [`Geometry::COMFORT`] sectors still fits: follows the capacity.
+    /// How many places there are for a request of [`Geometry::COMFORT`] sectors: follows the capacity.
     comfortable: AtomicU64,
     /// Negotiated features.
     pub features: Features,
@@ -66,6 +78,7 @@ impl Geometry {
     /// A writable device of `capacity` sectors without any option: the ground that `device.rs` and tests build on.
     pub fn plain(capacity: u64) -> Self {
         Self {
+            driving: AtomicU64::new(Driving::next().0),
             capacity: AtomicU64::new(capacity),
             comfortable: AtomicU64::new(Self::comfort_of(capacity)),
             features: Features::default(),
@@ -80,6 +93,17 @@ impl Geometry {
         }
     }
 
+    /// What the rings that may be programmed now were asked for in.
+    pub(crate) fn driving(&self) -> Driving {
+        // Relaxed: it changes when the device was reset, which whoever programs it afterwards did or was told.
+        Driving(self.driving.load(Ordering::Relaxed))
+    }
+
+    /// The device was reset: rings that were programmed before, or were to be, are not to be programmed as they are.
+    pub(crate) fn begin_anew(&self) {
+        self.driving.store(Driving::next().0, Ordering::Relaxed);
+    }
+
     /// Capacity in sectors.
     #[inline(always)]
     pub fn capacity(&self) -> u64 {
@@ -87,18 +111,18 @@ impl Geometry {
         self.capacity.load(Ordering::Relaxed)
     }
 
-    /// Requests up to this many sectors are held against one number, [`Geometry::is_comfortable`].
+    /// Requests up to this many sectors are held against one number, [`Geometry::comfortable`].
     pub(crate) const COMFORT: u32 = 2048;
 
     fn comfort_of(capacity: u64) -> u64 {
         capacity.saturating_add(1).saturating_sub(u64::from(Self::COMFORT))
     }
 
-    /// Whether [`Geometry::COMFORT`] sectors from `lba` on lie on the medium. The common case of the range check: one
-    /// comparison, whatever the request's length.
+    /// [`Geometry::COMFORT`] sectors from any place below this lie on the medium. The common case of the range check:
+    /// one comparison, whatever the request's length.
     #[inline(always)]
-    pub(crate) fn is_comfortable(&self, lba: u64) -> bool {
-        lba < self.comfortable.load(Ordering::Relaxed)
+    pub(crate) fn comfortable(&self) -> u64 {
+        self.comfortable.load(Ordering::Relaxed)
     }
 
     /// Notes a changed capacity; returns the old one.

@@ -14,7 +14,7 @@
 use crate::dma::DmaBlock;
 use crate::sync::Ordering::Relaxed;
 #[cfg(not(loom))]
-use core::marker::PhantomData;
+use core::{marker::PhantomData, sync::atomic::AtomicU32};
 
 /// `count` records of `STRIDE` bytes; `count` is a power of two.
 pub(crate) struct Records<'m, const STRIDE: usize> {
@@ -62,19 +62,108 @@ impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
         let words = modelled::table(block.base().as_ptr().addr(), STRIDE, count * Self::WORDS);
         Self { mask: count - 1, first: 0, words, memory: std::marker::PhantomData }
     }
+}
 
-    /// `count` (a power of two) records from `first` on, as a table that shares them; `None` if not all are inside.
-    pub(crate) fn part(&self, first: usize, count: usize) -> Option<Self> {
-        let fits = count.is_power_of_two() && first.checked_add(count)? <= self.mask + 1;
+/// One record of 16 bytes out of every so many of a table: `count` of them, a power of two.
+pub(crate) struct Column<'m> {
+    mask: usize,
+    #[cfg(not(loom))]
+    base: core::ptr::NonNull<u8>,
+    /// Bytes from one to the next.
+    #[cfg(not(loom))]
+    stride: usize,
+    #[cfg(not(loom))]
+    memory: PhantomData<&'m [core::sync::atomic::AtomicU64]>,
+    #[cfg(loom)]
+    table: Records<'m, 16>,
+    #[cfg(loom)]
+    step: usize,
+}
+
+// SAFETY: as for `Records`.
+#[cfg(not(loom))]
+unsafe impl Send for Column<'_> {}
+// SAFETY: as for `Records`.
+#[cfg(not(loom))]
+unsafe impl Sync for Column<'_> {}
+
+impl<'m> Records<'m, 16> {
+    /// `count` (a power of two) of the records, from `first` on and `step` apart, as a column that shares them; `None`
+    /// if not all are inside.
+    pub(crate) fn column(&self, first: usize, step: usize, count: usize) -> Option<Column<'m>> {
+        let last = count.checked_sub(1)?.checked_mul(step)?.checked_add(first)?;
+        let fits = count.is_power_of_two() && last <= self.mask;
         #[cfg(not(loom))]
         return fits.then(|| {
-            // SAFETY: the records from `first` on lie in this table's memory (checked).
-            let base = unsafe { self.base.add(first * STRIDE) };
-            Self { mask: count - 1, base, memory: PhantomData }
+            // SAFETY: the first record of the column lies in this table's memory (checked).
+            let base = unsafe { self.base.add(first * 16) };
+            Column { mask: count - 1, base, stride: step * 16, memory: PhantomData }
         });
         #[cfg(loom)]
-        return fits.then(|| Self { mask: count - 1, first: self.first + first, ..self.clone() });
+        return fits.then(|| {
+            let table = Records { first: self.first + first, ..self.clone() };
+            Column { mask: count - 1, table, step }
+        });
     }
+}
+
+impl Column<'_> {
+    /// Stores one record.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub(crate) fn store(&self, index: usize, [first, second]: [u64; 2]) {
+        // SAFETY: the masked record lies in the table that the column was made from (checked there), whose memory is
+        // mapped for 'm and aligned to 8; it is only ever accessed atomically.
+        let words = unsafe {
+            let record = self.base.as_ptr().add((index & self.mask) * self.stride).cast::<u64>();
+            [record, record.add(1)].map(|word| core::sync::atomic::AtomicU64::from_ptr(word))
+        };
+        note(words[0].as_ptr(), true);
+        words[0].store(first.to_le(), Relaxed);
+        words[1].store(second.to_le(), Relaxed);
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn store(&self, index: usize, [first, second]: [u64; 2]) {
+        let at = (index & self.mask) * self.step;
+        self.table.store64::<0>(at, first);
+        self.table.store64::<8>(at, second);
+    }
+}
+
+/// Which bytes were accessed, in order; only this crate's tests see it.
+#[cfg(all(test, not(loom)))]
+pub(crate) mod accesses {
+    use std::cell::RefCell;
+    use std::vec::Vec;
+
+    /// Whose access, where, and whether it wrote.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Access {
+        pub(crate) by_device: bool,
+        pub(crate) address: usize,
+        pub(crate) writes: bool,
+    }
+
+    std::thread_local!(static LOG: RefCell<Vec<Access>> = const { RefCell::new(Vec::new()) });
+
+    pub(crate) fn note(by_device: bool, address: usize, writes: bool) {
+        LOG.with_borrow_mut(|log| log.push(Access { by_device, address, writes }));
+    }
+
+    /// What this thread accessed since the last call.
+    pub(crate) fn take() -> Vec<Access> {
+        LOG.take()
+    }
+}
+
+/// Notes an access by the driver.
+#[cfg(not(loom))]
+#[inline(always)]
+fn note<T>(field: *mut T, writes: bool) {
+    #[cfg(test)]
+    accesses::note(false, field.addr(), writes);
+    let _ = (field, writes);
 }
 
 #[cfg(loom)]
@@ -117,51 +206,87 @@ mod modelled {
     }
 }
 
-/// One accessor pair: a field of `$int` at byte `OFFSET` of a record.
-macro_rules! field {
-    ($load:ident, $store:ident, $int:ty, $atomic:ident) => {
+impl<const STRIDE: usize> Records<'_, STRIDE> {
+    /// Where the `T` at byte `OFFSET` of a record is.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    fn field<T, const OFFSET: usize>(&self, index: usize) -> *mut T {
+        const { assert!(OFFSET + size_of::<T>() <= STRIDE && OFFSET.is_multiple_of(align_of::<T>())) };
+        // SAFETY: the masked record lies in the block and the field in the record (asserted above).
+        unsafe { self.base.as_ptr().add((index & self.mask) * STRIDE + OFFSET).cast::<T>() }
+    }
+
+    /// The loom atomic that stands for byte `OFFSET` of a record.
+    #[cfg(loom)]
+    fn word<const OFFSET: usize>(&self, index: usize) -> &loom::sync::atomic::AtomicU64 {
+        &self.words[(self.first + (index & self.mask)) * Self::WORDS + OFFSET / Self::GRAIN]
+    }
+}
+
+/// A field's load.
+macro_rules! load {
+    ($load:ident, $int:ty, $atomic:ident) => {
         #[cfg(not(loom))]
         #[inline(always)]
         pub(crate) fn $load<const OFFSET: usize>(&self, index: usize) -> $int {
-            const { assert!(OFFSET + size_of::<$int>() <= STRIDE && OFFSET % size_of::<$int>() == 0) };
-            // SAFETY: the masked record lies in the block and the field in the record (asserted above); the block's
-            // memory is mapped for 'm and at least as aligned as the field; it is only ever accessed atomically.
-            let field = unsafe {
-                core::sync::atomic::$atomic::from_ptr(
-                    self.base.as_ptr().add((index & self.mask) * STRIDE + OFFSET).cast::<$int>(),
-                )
-            };
+            note(self.field::<$int, OFFSET>(index), false);
+            // SAFETY: the field's memory is mapped for 'm and as aligned as the field (the table is, and the offset in
+            // it); it is only ever accessed atomically.
+            let field = unsafe { core::sync::atomic::$atomic::from_ptr(self.field::<$int, OFFSET>(index)) };
             <$int>::from_le(field.load(Relaxed))
         }
 
+        #[cfg(loom)]
+        pub(crate) fn $load<const OFFSET: usize>(&self, index: usize) -> $int {
+            self.word::<OFFSET>(index).load(Relaxed) as $int
+        }
+    };
+}
+
+/// A field's store.
+macro_rules! store {
+    ($store:ident, $int:ty, $atomic:ident) => {
         #[cfg(not(loom))]
         #[inline(always)]
         pub(crate) fn $store<const OFFSET: usize>(&self, index: usize, value: $int) {
-            const { assert!(OFFSET + size_of::<$int>() <= STRIDE && OFFSET % size_of::<$int>() == 0) };
-            // SAFETY: as for the load.
-            let field = unsafe {
-                core::sync::atomic::$atomic::from_ptr(
-                    self.base.as_ptr().add((index & self.mask) * STRIDE + OFFSET).cast::<$int>(),
-                )
-            };
+            note(self.field::<$int, OFFSET>(index), true);
+            // SAFETY: as for a load.
+            let field = unsafe { core::sync::atomic::$atomic::from_ptr(self.field::<$int, OFFSET>(index)) };
             field.store(value.to_le(), Relaxed);
         }
 
         #[cfg(loom)]
-        pub(crate) fn $load<const OFFSET: usize>(&self, index: usize) -> $int {
-            self.words[(self.first + (index & self.mask)) * Self::WORDS + OFFSET / Self::GRAIN].load(Relaxed) as $int
-        }
-
-        #[cfg(loom)]
         pub(crate) fn $store<const OFFSET: usize>(&self, index: usize, value: $int) {
-            self.words[(self.first + (index & self.mask)) * Self::WORDS + OFFSET / Self::GRAIN]
-                .store(value as u64, Relaxed);
+            self.word::<OFFSET>(index).store(value as u64, Relaxed);
         }
     };
 }
 
 impl<const STRIDE: usize> Records<'_, STRIDE> {
-    field!(load8, store8, u8, AtomicU8);
-    field!(load16, store16, u16, AtomicU16);
-    field!(load64, store64, u64, AtomicU64);
+    load!(load8, u8, AtomicU8);
+    load!(load16, u16, AtomicU16);
+    store!(store8, u8, AtomicU8);
+    store!(store16, u16, AtomicU16);
+    store!(store64, u64, AtomicU64);
+    // The models' device reads descriptors whole.
+    #[cfg(loom)]
+    load!(load64, u64, AtomicU64);
+
+    /// Two 32-bit words side by side, each loaded once: nothing says that they were stored together but what orders the
+    /// loads after both stores.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub(crate) fn load_pair<const OFFSET: usize>(&self, index: usize) -> (u32, u32) {
+        let words = self.field::<[u32; 2], OFFSET>(index).cast::<u32>();
+        note(words, false);
+        // SAFETY: both words are in the field; otherwise as for a load.
+        let (first, second) = unsafe { (AtomicU32::from_ptr(words), AtomicU32::from_ptr(words.add(1))) };
+        (u32::from_le(first.load(Relaxed)), u32::from_le(second.load(Relaxed)))
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn load_pair<const OFFSET: usize>(&self, index: usize) -> (u32, u32) {
+        let both = self.load64::<OFFSET>(index);
+        (both as u32, (both >> 32) as u32)
+    }
 }

@@ -28,7 +28,7 @@ pub const MAX_SUBMITTERS: u8 = 32;
 pub(crate) const MAX_WORDS: usize = MAX_SLOTS / 64;
 
 /// What a slot is doing, in one word of its record.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State(pub(crate) u32);
 
 impl State {
@@ -37,7 +37,7 @@ impl State {
     pub(crate) const IN_FLIGHT: u32 = 2;
     pub(crate) const PARKED: u32 = 3;
     const PHASE: u32 = 3;
-    /// The chain's head is the slot's second possible one (see `ring/chain.rs`).
+    /// The chain is not the slot's usual one: it starts at the other head, or is to be restored (see `ring/chain.rs`).
     pub(crate) const OTHER_HEAD: u32 = 1 << 2;
     /// The record holds a buffer.
     pub(crate) const BUFFER: u32 = 1 << 3;
@@ -94,12 +94,28 @@ impl State {
         Self(self.0 & !Self::PHASE | phase)
     }
 
-    /// What a slot's state becomes when it is released, if it is in flight by its usual head, with a buffer, claimed by
-    /// `owner` (flag bits), and nothing special about it: what remains of the state then is its generation.
+    /// Phase and flags of a slot in flight by its usual head, with a buffer, and nothing special about it.
+    pub(crate) const PLAIN: u32 = Self::IN_FLIGHT | Self::BUFFER;
+
+    /// This, if it is [`State::PLAIN`], whoever claimed the slot: phase and flags are the lowest byte.
     #[inline(always)]
-    pub(crate) fn released_if_plain(self, owner: u32) -> Option<Self> {
-        let rest = self.0.wrapping_sub(Self::IN_FLIGHT | Self::BUFFER | owner);
+    pub(crate) fn if_plain(self) -> Option<Self> {
+        (u32::from(self.0 as u8) == Self::PLAIN).then_some(self)
+    }
+
+    /// What a [plain](State::if_plain) slot's state becomes when it is released by submitter `owner`, if that one
+    /// claimed it: what remains of the state then is its generation.
+    #[inline(always)]
+    pub(crate) fn released_if_owned(self, owner: u8) -> Option<Self> {
+        let rest = self.0.wrapping_sub(Self::PLAIN | Self::owned_by(owner));
         (rest & (Self::GENERATION - 1) == 0).then(|| Self(rest.wrapping_add(Self::GENERATION)))
+    }
+
+    /// What a slot's state becomes when it is released, if it is plain, on a queue that has one owner, number 0.
+    #[inline(always)]
+    pub(crate) fn released_if_plain_alone(self) -> Option<Self> {
+        let plain = u32::from(self.0 as u8) == Self::PLAIN;
+        plain.then(|| Self(self.0.wrapping_add(Self::GENERATION - Self::PLAIN)))
     }
 
     /// Free, one generation on.
@@ -131,7 +147,8 @@ impl<B> Content<B> {
 /// One slot's private record.
 pub(crate) struct Record<B> {
     state: AtomicU32,
-    /// In flight: data bytes that the device may write. Parked: the [`Answer`].
+    /// Free: the next slot of the [`FreeList`] that has it. In flight: data bytes that the device may write. Parked:
+    /// the [`Answer`].
     word: AtomicU32,
     pub(crate) content: Guarded<Content<B>>,
 }
@@ -167,7 +184,7 @@ impl<B> Record<B> {
         unsafe { self.content.with(|content| (content.token, content.buffer.assume_init_read())) }
     }
 
-    /// Enters state 3. Release: a device may answer what it was never told of; then nothing but this store orders the
+    /// Enters state 3 from 2. Release: a device may answer what it was never told of; then nothing but this store orders the
     /// claimer's content before the drainer that finds the slot in flight.
     #[inline(always)]
     pub(crate) fn set_in_flight(&self, state: State) {
@@ -182,6 +199,46 @@ impl<B> Record<B> {
     #[inline(always)]
     pub(crate) fn set_word(&self, word: u32) {
         self.word.store(word, Ordering::Relaxed);
+    }
+}
+
+/// Free slots of one owner, threaded through their records: the slot that came back last goes out first, since its
+/// lines are warm. Nobody else takes a slot from it, so claiming and releasing are a few plain moves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FreeList {
+    first: u32,
+}
+
+impl FreeList {
+    /// What follows the last slot: no slot's number.
+    const END: u32 = u32::MAX;
+
+    pub(crate) const EMPTY: Self = Self { first: Self::END };
+
+    /// All of `records`, the lowest first. They are free, and the caller's.
+    pub(crate) fn of<B>(records: &[Record<B>]) -> Self {
+        let mut list = Self::EMPTY;
+        for (slot, record) in records.iter().enumerate().rev() {
+            list.push(slot as u32, record);
+        }
+        list
+    }
+
+    /// Takes a slot out.
+    #[inline(always)]
+    pub(crate) fn pop<'r, B>(&mut self, records: &'r [Record<B>]) -> Option<(usize, &'r Record<B>)> {
+        // One comparison says both that the list goes on and that its slot has a record.
+        let slot = self.first as usize;
+        let record = records.get(slot)?;
+        self.first = record.word();
+        Some((slot, record))
+    }
+
+    /// Puts a free slot of the caller's in, with its record.
+    #[inline(always)]
+    pub(crate) fn push<B>(&mut self, slot: u32, record: &Record<B>) {
+        record.set_word(self.first);
+        self.first = slot;
     }
 }
 
@@ -254,10 +311,10 @@ impl<'m> Lines<'m> {
 
     /// Writes a request header and poisons the status.
     #[inline(always)]
-    pub(crate) fn write(&self, slot: u16, operation: Operation, sector: u64) {
-        self.lines.store64::<0>(slot as usize, operation as u64);
-        self.lines.store64::<SECTOR_AT>(slot as usize, sector);
-        self.lines.store8::<STATUS_AT>(slot as usize, request_status::POISON);
+    pub(crate) fn write(&self, slot: usize, operation: Operation, sector: u64) {
+        self.lines.store64::<0>(slot, operation as u64);
+        self.lines.store64::<SECTOR_AT>(slot, sector);
+        self.lines.store8::<STATUS_AT>(slot, request_status::POISON);
     }
 
     /// Writes the payload of DISCARD and WRITE ZEROES.
@@ -273,7 +330,7 @@ impl<'m> Lines<'m> {
     }
 }
 
-/// A set of slots, one bit each. Shared by many threads, or used by one with `&mut`-like discipline (`*_alone`).
+/// A set of slots, one bit each, shared by many threads.
 pub(crate) struct Bitmap<'m> {
     words: &'m [Word],
 }
@@ -311,20 +368,6 @@ impl<'m> Bitmap<'m> {
     #[inline(always)]
     pub(crate) fn peek(&self, w: usize) -> u64 {
         self.words[w].load(Ordering::Relaxed)
-    }
-
-    /// Takes a word that is not empty, whole, without a locked instruction; only where no other thread uses the set.
-    pub(crate) fn take_word_alone(&self) -> Option<(usize, u64)> {
-        let w = (0..self.words.len()).find(|&w| self.peek(w) != 0)?;
-        let bits = self.peek(w);
-        self.words[w].store(0, Ordering::Relaxed);
-        Some((w, bits))
-    }
-
-    /// Puts `bits` of word `w` back without a locked instruction; only where no other thread uses the set.
-    #[inline(always)]
-    pub(crate) fn put_alone(&self, w: usize, bits: u64) {
-        self.words[w].store(self.words[w].load(Ordering::Relaxed) | bits, Ordering::Relaxed);
     }
 
     /// Takes up to `want` members of one word with one locked instruction: the word and its bits. Prefers a word that
@@ -434,13 +477,44 @@ mod tests {
     fn every_slot_is_taken_once_and_no_slot_beyond_the_last_exists() {
         let words = full(70);
         let set = Bitmap::new(&words);
-        let mut seen = std::collections::BTreeSet::new();
-        while let Some((w, bits)) = set.take_word_alone() {
+        let (mut seen, mut near) = (std::collections::BTreeSet::new(), 0);
+        while let Some((w, bits)) = set.take(64, &mut near) {
             assert!(slots_of(w, bits).all(|slot| seen.insert(slot) && slot < 70));
         }
         assert_eq!(seen.len(), 70);
-        set.put_alone(1, 0b100);
-        assert_eq!(set.take_word_alone(), Some((1, 0b100)));
+    }
+
+    #[test]
+    fn a_list_hands_every_slot_out_once_and_the_last_that_came_back_first() {
+        let records: std::vec::Vec<Record<u32>> = (0..70).map(|_| Record::new()).collect();
+        let mut list = FreeList::of(&records);
+        for expected in 0..70 {
+            assert_eq!(list.pop(&records).map(|(slot, _)| slot), Some(expected));
+        }
+        assert!(list.pop(&records).is_none());
+        for slot in [7, 69, 0] {
+            list.push(slot, &records[slot as usize]);
+        }
+        for expected in [0, 69, 7] {
+            assert_eq!(list.pop(&records).map(|(slot, _)| slot), Some(expected));
+        }
+        assert!(list.pop(&records).is_none());
+    }
+
+    #[test]
+    fn only_a_plain_slot_in_flight_is_released_the_short_way() {
+        for flags in 0..1 << 13 {
+            let state = State(0).with(0, flags);
+            let plain = flags & 0xff == State::PLAIN;
+            assert_eq!((state.if_plain().is_some(), state.released_if_plain_alone().is_some()), (plain, plain));
+            for owner in 0..MAX_SUBMITTERS {
+                let released = state.if_plain().and_then(|state| state.released_if_owned(owner));
+                let expected = (plain && state.owner() == owner).then(|| state.released());
+                assert_eq!(released, expected);
+            }
+        }
+        let last = State(u32::MAX).with(State::IN_FLIGHT, State::BUFFER);
+        assert_eq!(last.released_if_plain_alone().map(|state| state.0), Some(0), "the generation wraps into itself");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::error::BringUpError;
 use super::negotiation::Terms;
 use super::{Failed, Link, Reached, Running, Unsettled, Wishes};
+use crate::dma::DeviceAddress;
 use crate::geometry::Geometry;
 use crate::interrupt::{InterruptGrant, VectorPlan};
 use crate::platform::{Nanos, Platform};
@@ -79,7 +80,7 @@ impl<T: Transport> Offline<T> {
     ) -> Result<Negotiated<'g, T>, Failed<Self>> {
         let mut link = Link { transport: self.transport, status: 0, patience: wishes.patience };
         match link.negotiate(platform, wishes, grants) {
-            Ok((geometry, terms)) => Ok(Negotiated { link, geometry: place.insert(geometry), terms, programmed: 0 }),
+            Ok((geometry, terms)) => Ok(Negotiated::new(link, place.insert(geometry), terms)),
             Err(why) => {
                 link.give_up();
                 Err(Failed { why, device: Self { transport: link.transport } })
@@ -103,12 +104,15 @@ pub struct Negotiated<'g, T> {
     pub(super) link: Link<T>,
     pub(super) geometry: &'g Geometry,
     pub(super) terms: Terms,
-    /// Bit `n`: queue `n` is programmed.
-    pub(super) programmed: u32,
+    /// By queue: the descriptors that it was programmed with.
+    programmed: [Option<DeviceAddress>; MAX_QUEUES as usize],
 }
-const _: () = assert!(MAX_QUEUES as u32 <= u32::BITS);
 
 impl<'g, T: Transport> Negotiated<'g, T> {
+    pub(super) fn new(link: Link<T>, geometry: &'g Geometry, terms: Terms) -> Self {
+        Self { link, geometry, terms, programmed: [None; MAX_QUEUES as usize] }
+    }
+
     /// The device's facts.
     pub fn geometry(&self) -> &'g Geometry {
         self.geometry
@@ -134,7 +138,9 @@ impl<'g, T: Transport> Negotiated<'g, T> {
     /// start on. `rings.size` may be less than was agreed on, for want of memory.
     ///
     /// # Errors
-    /// [`Failed`] with what is wrong with the queue, or when the device cannot be reached.
+    /// [`Failed`] with what is wrong with the queue, or when the device cannot be reached. Rings of a queue that was laid
+    /// out for another device, that were asked for before the last reset of this one, or that are another queue's
+    /// already are [`BringUpError::Rings`].
     pub fn program(mut self, queue: QueueId, rings: &RingAddresses) -> Result<Self, Failed<Unsettled<'g, T>>> {
         match self.try_program(queue, rings) {
             Ok(()) => Ok(self),
@@ -144,9 +150,13 @@ impl<'g, T: Transport> Negotiated<'g, T> {
 
     fn try_program(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), BringUpError> {
         let agreed = self.terms.sizes.get(queue.0 as usize).ok_or(BringUpError::SurplusQueue(queue))?;
-        let bit = 1 << queue.0;
-        if self.programmed & bit != 0 {
+        if self.programmed[usize::from(queue.0)].is_some() {
             return Err(BringUpError::SurplusQueue(queue));
+        }
+        // One queue's ring is one block: its descriptors name it.
+        let free = !self.programmed.contains(&Some(rings.descriptors()));
+        if !free || !rings.belong(self.geometry.driving()) {
+            return Err(BringUpError::Rings(queue));
         }
         let aligned = rings.descriptors().0.is_multiple_of(16)
             && rings.driver().0.is_multiple_of(2)
@@ -155,7 +165,7 @@ impl<'g, T: Transport> Negotiated<'g, T> {
             return Err(BringUpError::Rings(queue));
         }
         self.link.transport.program_queue(queue, rings)?;
-        self.programmed |= bit;
+        self.programmed[usize::from(queue.0)] = Some(rings.descriptors());
         Ok(())
     }
 
@@ -167,7 +177,7 @@ impl<'g, T: Transport> Negotiated<'g, T> {
     /// its capacity to one that cannot be.
     pub fn start(self) -> Result<Running<'g, T>, Failed<Unsettled<'g, T>>> {
         let mut running = Running { link: self.link, geometry: self.geometry, terms: self.terms };
-        match running.go(self.programmed) {
+        match running.go(&self.programmed) {
             Ok(()) => Ok(running),
             Err(why) => Err(Unsettled::give_up(why, running.link, running.geometry)),
         }
@@ -181,9 +191,9 @@ impl<'g, T: Transport> Negotiated<'g, T> {
 }
 
 impl<T: Transport> Running<'_, T> {
-    fn go(&mut self, programmed: u32) -> Result<(), BringUpError> {
+    fn go(&mut self, programmed: &[Option<DeviceAddress>]) -> Result<(), BringUpError> {
         let queues = self.terms.plan.queues();
-        if let Some(missing) = (0..queues).find(|n| programmed & (1 << n) == 0) {
+        if let Some(missing) = (0..queues).find(|n| programmed[usize::from(*n)].is_none()) {
             return Err(BringUpError::MissingQueue(QueueId(missing)));
         }
         for queue in (0..queues).map(QueueId) {

@@ -81,7 +81,8 @@ pub enum BringUpError {
         /// What was read.
         read: u16,
     },
-    /// A queue's rings are larger than was agreed on, not a power of two, or not aligned.
+    /// A queue's rings are larger than was agreed on, not a power of two, or not aligned; or they belong to another queue,
+    /// to another device, or to the time before its last reset.
     Rings(QueueId),
     /// A queue beyond those that were agreed on was programmed, or one of them twice.
     SurplusQueue(QueueId),
@@ -112,7 +113,7 @@ impl fmt::Display for BringUpError {
             }
             Self::Vector { written, read } => write!(f, "vector {written} reads back as {read}"),
             Self::Rings(QueueId(n)) => {
-                write!(f, "the rings of queue {n} are too large, not a power of two or not aligned")
+                write!(f, "the rings of queue {n} are too large, not a power of two, not aligned or not its own")
             }
             Self::SurplusQueue(QueueId(n)) => write!(f, "queue {n} was programmed twice or was not agreed on"),
             Self::MissingQueue(QueueId(n)) => write!(f, "queue {n} was not programmed before the start"),

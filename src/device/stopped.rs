@@ -27,7 +27,10 @@ impl<'g, T: Transport> Unsettled<'g, T> {
     /// When the device does not answer in time or cannot be reached; it can be asked again.
     pub fn quiesce(mut self, platform: &impl Platform) -> Result<Stopped<'g, T>, Failed<Self>> {
         match self.link.reset(platform) {
-            Ok(()) => Ok(Stopped { link: self.link, geometry: self.geometry }),
+            Ok(()) => {
+                self.geometry.begin_anew();
+                Ok(Stopped { link: self.link, geometry: self.geometry })
+            }
             Err(why) => Err(Failed { why, device: self }),
         }
     }
@@ -65,7 +68,7 @@ impl<'g, T: Transport> Stopped<'g, T> {
         match outcome {
             Ok((now, terms)) if same_facts(&now, self.geometry) => {
                 self.geometry.set_capacity(now.capacity());
-                Ok(Negotiated { link: self.link, geometry: self.geometry, terms, programmed: 0 })
+                Ok(Negotiated::new(self.link, self.geometry, terms))
             }
             Ok(_) => Err(Unsettled::give_up(BringUpError::Changed, self.link, self.geometry)),
             Err(why) => Err(Unsettled::give_up(why, self.link, self.geometry)),

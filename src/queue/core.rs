@@ -78,24 +78,48 @@ pub(crate) struct Core<'m, B> {
     pub(crate) limits: ChainLimits,
     /// Most segments that a chain through a table of the pool may have.
     large: usize,
-    /// By operation, and 16 further on with its flag: whether requests of this kind are plain.
-    plain: [bool; 32],
-    block_mask: u64,
-    /// Most bytes of a plain request.
-    plain_bytes: u32,
+    plain: PlainFacts,
+}
+
+/// The device's facts as the plain path looks at them: a length and a kind of request in one test.
+///
+/// To a length in bytes 2^32 less one block is added. Of the sum a whole number of blocks up to the limit, a power of
+/// two, has only bits between the two left, and bit 32; no sum is 0, so that a mask of ones forbids every length.
+struct PlainFacts {
+    less_a_block: u64,
+    /// Bits that the sum must not have, by operation, and 16 further on with its flag.
+    forbidden: [u64; 32],
+    /// Bits that an aligned sector number does not have.
+    unaligned: u64,
+}
+
+impl PlainFacts {
+    fn new(geometry: &Geometry) -> Self {
+        let block = u64::from(geometry.block_size);
+        let limit = u64::from(geometry.size_max).min(u64::from(Geometry::COMFORT) << SECTOR_SHIFT);
+        let limit = limit.checked_ilog2().map_or(0, |bits| 1u64 << bits);
+        let lengths = limit.checked_sub(block).map_or(u64::MAX, |sums| u64::from(u32::MAX) & !sums);
+        let mut forbidden = [u64::MAX; 32];
+        forbidden[Operation::Read as usize] = lengths;
+        if !geometry.read_only {
+            forbidden[Operation::Write as usize] = lengths;
+            // Force unit access without a write cache is a plain write.
+            if !geometry.writeback {
+                forbidden[Operation::Write as usize + 16] = lengths;
+            }
+        }
+        Self { less_a_block: (1 << 32) - block, forbidden, unaligned: (block >> SECTOR_SHIFT) - 1 }
+    }
+
+    /// Whether a request of this kind, length and place is plain, if it lies on the medium.
+    #[inline(always)]
+    fn allow(&self, operation: Operation, flag: bool, len: u64, lba: u64) -> bool {
+        let sum = len + self.less_a_block;
+        sum & self.forbidden[operation as usize + usize::from(flag) * 16] == 0 && lba & self.unaligned == 0
+    }
 }
 
 impl<'m, B> Core<'m, B> {
-    /// The facts that the plain path looks at, from the geometry: which operations need no second thought.
-    fn plain_operations(geometry: &Geometry) -> [bool; 32] {
-        let mut plain = [false; 32];
-        plain[Operation::Read as usize] = true;
-        plain[Operation::Write as usize] = !geometry.read_only;
-        // Force unit access without a write cache is a plain write.
-        plain[Operation::Write as usize + 16] = !geometry.read_only && !geometry.writeback;
-        plain
-    }
-
     #[allow(clippy::too_many_arguments, reason = "a queue is these parts; one caller")]
     pub(crate) fn new(
         geometry: &'m Geometry,
@@ -112,9 +136,7 @@ impl<'m, B> Core<'m, B> {
         let inline = if chains.has_tables() { INLINE.min(by_device) } else { 1 };
         Self {
             limits: ChainLimits { segments: inline, bytes: geometry.size_max, unit: geometry.block_size },
-            plain: Self::plain_operations(geometry),
-            block_mask: u64::from(geometry.block_size - 1),
-            plain_bytes: geometry.size_max.min(Geometry::COMFORT << SECTOR_SHIFT),
+            plain: PlainFacts::new(geometry),
             large: tables.as_ref().map_or(inline, |tables| tables.segments.min(by_device).max(inline)),
             tables,
             geometry,
@@ -142,14 +164,19 @@ impl<'m, B> Core<'m, B> {
         Ticket { slot, generation: self.record(slot).state().generation() }
     }
 
-    /// The common answer: a plain chain of `owner` (flag bits) came back well, whole and known. Gives its record and the
-    /// state that releases it. `None` says nothing against it: [`Core::settle`] decides.
+    /// The common answer: a chain whose state is plain came back well, whole and known. Gives its record and the state
+    /// that releases it, as `released` has it of a plain state. `None` says nothing against it: [`Core::settle`]
+    /// decides.
     ///
     /// Whatever the device wrote, nothing is indexed unchecked, and the status is read once.
     #[inline(always)]
-    pub(crate) fn settle_plain(&self, entry: UsedEntry, owner: u32) -> Option<(&'m Record<B>, State)> {
+    pub(crate) fn settle_plain(
+        &self,
+        entry: UsedEntry,
+        released: impl FnOnce(State) -> Option<State>,
+    ) -> Option<(&'m Record<B>, State)> {
         let record = self.records.get(entry.id as usize)?;
-        let released = record.state().released_if_plain(owner)?;
+        let released = released(record.state())?;
         // Whole: everything writable was written, the status counted or not (devices differ, and it is checked).
         if entry.len.wrapping_sub(record.word()) > 1 || self.lines.read_status(entry.id) != request_status::OK {
             return None;
@@ -161,10 +188,11 @@ impl<'m, B> Core<'m, B> {
     /// unchecked. The entry was covered by a used index read before.
     #[cold]
     pub(crate) fn settle(&self, entry: UsedEntry) -> Result<(u16, State, Answer), Violation> {
-        let (slot, other) = self.chains.slot_of(entry.id).ok_or(Violation::UnknownId)?;
+        let slot = self.chains.slot_of(entry.id).ok_or(Violation::UnknownId)?;
         let record = self.record(slot);
         let state = record.state();
-        if state.phase() != State::IN_FLIGHT || state.has(State::OTHER_HEAD) != other {
+        let head = self.chains.head_of(slot, state.has(State::OTHER_HEAD));
+        if state.phase() != State::IN_FLIGHT || u32::from(head) != entry.id {
             return Err(Violation::NotInFlight);
         }
         let writable = record.word();
@@ -179,6 +207,11 @@ impl<'m, B> Core<'m, B> {
         Ok((slot, state, Answer::new(status, entry.len, writable)))
     }
 
+    /// Whether place and length are whole blocks.
+    fn is_aligned(&self, lba: u64, bytes: u64) -> bool {
+        (lba << SECTOR_SHIFT | bytes) & u64::from(self.geometry.block_size - 1) == 0
+    }
+
     /// Whether `sectors` from `lba` on lie on the medium.
     #[inline(always)]
     fn inside(&self, lba: u64, sectors: u64) -> bool {
@@ -188,18 +221,16 @@ impl<'m, B> Core<'m, B> {
 
 impl<B: Buffer> Core<'_, B> {
     /// The segment of a plain request: one read or write of one segment, allowed, aligned, inside, within the limits.
-    /// `None` says nothing against the request: [`Core::shape`] decides.
+    /// `comfortable` is [`Geometry::comfortable`], read once for a batch. `None` says nothing against the request:
+    /// [`Core::shape`] decides.
     #[inline(always)]
-    pub(crate) fn plain(&self, request: &Request<B>) -> Option<Segment> {
+    pub(crate) fn plain(&self, request: &Request<B>, comfortable: u64) -> Option<Segment> {
         let [segment] = request.buffer.as_ref()?.segments() else { return None };
-        let len = u64::from(segment.len());
-        if !self.plain[request.operation as usize + usize::from(request.flag) * 16]
-            || segment.len().wrapping_sub(1) >= self.plain_bytes
-            || (request.lba << SECTOR_SHIFT | len) & self.block_mask != 0
-        {
+        if !self.plain.allow(request.operation, request.flag, segment.wide_len(), request.lba) {
             return None;
         }
-        let inside = self.geometry.is_comfortable(request.lba) || self.inside(request.lba, len >> SECTOR_SHIFT);
+        let sectors = segment.wide_len() >> SECTOR_SHIFT;
+        let inside = request.lba < comfortable || self.inside(request.lba, sectors);
         inside.then_some(*segment)
     }
 
@@ -207,23 +238,22 @@ impl<B: Buffer> Core<'_, B> {
     #[inline(always)]
     pub(crate) fn stage_plain(
         &self,
-        slot: u16,
+        (slot, record): (usize, &Record<B>),
         request: Request<B>,
         data: Segment,
         phase: u32,
         flags: u32,
     ) -> (Head, Ticket) {
         let flow = flow_of(request.operation);
-        let record = self.record(slot);
         self.lines.write(slot, request.operation, request.lba);
-        let head = self.chains.one(&self.ring, slot, self.lines.header(slot), data, flow);
+        let head = self.chains.one(slot, data, flow);
         record.set_word(flow.writable(data.len()));
         // SAFETY: the slot is claimed by this thread (state 2), so nobody else touches its content.
         unsafe { record.content.with(|content| content.put(request.token, request.buffer)) };
         // A free slot's state has neither phase nor flags.
         let state = State(record.state().0 | phase | flags | State::BUFFER | head_flag(head));
         record.set_state(state);
-        (head, Ticket { slot, generation: state.generation() })
+        (head, Ticket { slot: slot as u16, generation: state.generation() })
     }
 
     /// Puts the caller's things into a claimed slot.
@@ -267,7 +297,7 @@ impl<B: Buffer> Core<'_, B> {
         if bytes == 0 || segments.iter().any(|s| s.is_empty()) {
             return Err(Refusal::Empty);
         }
-        if (request.lba << SECTOR_SHIFT | bytes) & self.block_mask != 0 {
+        if !self.is_aligned(request.lba, bytes) {
             return Err(Refusal::Unaligned);
         }
         if !self.inside(request.lba, bytes >> SECTOR_SHIFT) {
@@ -292,7 +322,7 @@ impl<B: Buffer> Core<'_, B> {
             return Err(Refusal::Empty);
         }
         let bytes = u64::from(request.sectors) << SECTOR_SHIFT;
-        if (request.lba << SECTOR_SHIFT | bytes) & self.block_mask != 0 {
+        if !self.is_aligned(request.lba, bytes) {
             return Err(Refusal::Unaligned);
         }
         if !self.inside(request.lba, u64::from(request.sectors)) {
@@ -319,7 +349,7 @@ impl<B: Buffer> Core<'_, B> {
             _ if data.len() > self.limits.segments => {
                 let Some(head) = self.chain_large(slot, data, flow) else { return Err(request) };
                 flags |= State::LARGE_TABLE;
-                self.lines.write(slot, operation, request.lba);
+                self.lines.write(slot.into(), operation, request.lba);
                 head
             }
             _ => self.chain_up(slot, operation, request.lba, data),
@@ -334,12 +364,11 @@ impl<B: Buffer> Core<'_, B> {
     /// Writes header and chain for at most [`ChainLimits::segments`] segments.
     pub(crate) fn chain_up(&self, slot: u16, operation: Operation, lba: u64, data: &[Segment]) -> Head {
         let flow = flow_of(operation);
-        self.lines.write(slot, operation, lba);
-        let header = self.lines.header(slot);
+        self.lines.write(slot.into(), operation, lba);
         match data {
-            [] => self.chains.none(&self.ring, slot, header),
-            [one] => self.chains.one(&self.ring, slot, header, *one, flow),
-            _ => self.chains.inline(&self.ring, slot, header, data, flow),
+            [] => self.chains.none(&self.ring, slot, self.lines.header(slot)),
+            [one] => self.chains.one(slot.into(), *one, flow),
+            _ => self.chains.inline(&self.ring, slot, data, flow),
         }
     }
 
@@ -352,9 +381,9 @@ impl<B: Buffer> Core<'_, B> {
 
     /// Writes header, range and chain of a DISCARD or WRITE ZEROES.
     pub(crate) fn stage_range(&self, slot: u16, operation: Operation, lba: u64, sectors: u32, unmap: bool) -> Head {
-        self.lines.write(slot, operation, 0);
+        self.lines.write(slot.into(), operation, 0);
         self.lines.write_range(slot, lba, sectors, unmap);
-        self.chains.one(&self.ring, slot, self.lines.header(slot), self.lines.range(slot), Flow::FromDriver)
+        self.chains.one(slot.into(), self.lines.range(slot), Flow::FromDriver)
     }
 
     /// Stages a child of parent `parent`, or the FLUSH that follows a durable write, in a slot that its request
@@ -372,11 +401,19 @@ impl<B: Buffer> Core<'_, B> {
         record.set_state(record.state().with(State::PARKED, flags));
     }
 
-    /// After a chain through the pool: the table is free again and the slot's head its own.
+    /// After a chain that was not the slot's usual one, whose state was `state`: what the usual one relies on is there
+    /// again, and a table of the pool free.
+    #[inline(always)]
+    pub(crate) fn restore(&self, slot: u16, state: State) {
+        if state.has(State::OTHER_HEAD) {
+            self.restore_other(slot, state);
+        }
+    }
+
     #[cold]
-    pub(crate) fn return_table(&self, slot: u16) {
-        if let Some(tables) = &self.tables {
-            self.chains.restore(&self.ring, slot);
+    fn restore_other(&self, slot: u16, state: State) {
+        self.chains.restore(&self.ring, slot, self.lines.header(slot));
+        if let (true, Some(tables)) = (state.has(State::LARGE_TABLE), &self.tables) {
             tables.give_back(slot);
         }
     }

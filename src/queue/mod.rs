@@ -27,6 +27,8 @@
 //! # }
 //! ```
 mod core;
+#[cfg(all(test, not(loom)))]
+mod lines;
 mod oversize;
 mod owned;
 mod prepared;

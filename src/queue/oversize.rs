@@ -230,9 +230,7 @@ impl<B: Buffer> Core<'_, B> {
     pub(crate) unsafe fn follow(&self, slot: u16, state: State, answer: Answer, phase: u32) -> Next<B> {
         // Partner: `Record::set_in_flight`, whose store `state` was read from, whatever the device knew of the chain.
         light_fence(Ordering::Acquire);
-        if state.has(State::LARGE_TABLE) {
-            self.return_table(slot);
-        }
+        self.restore(slot, state);
         if state.has(State::CHILD) {
             // SAFETY: the slot is this thread's, and a child holds no buffer.
             let (parent, _) = unsafe { self.empty(slot, state.with(State::FREE, 0)) };

@@ -9,7 +9,7 @@
 use super::core::{Core, Shape, Violation};
 use super::oversize::Next;
 use super::prepared::Prepared;
-use super::statistics::{CompletionCounters, Statistics, SubmissionCounters};
+use super::statistics::Statistics;
 use crate::barrier;
 use crate::device::Quiesced;
 use crate::dma::Buffer;
@@ -17,9 +17,8 @@ use crate::geometry::Geometry;
 use crate::request::{Completion, Refusal, Refused, Request, Ticket};
 use crate::ring::chain::Head;
 use crate::ring::split::{Consumer, Producer, UsedEntry};
-use crate::slot::{Answer, State, slots_of};
+use crate::slot::{Answer, FreeList, State, slots_of};
 use crate::transport::Doorbell;
-use core::num::NonZeroU64;
 
 /// A queue, its doorbell, and what its owner knows of both rings. Aligned, so that queues side by side share no line.
 #[repr(align(128))]
@@ -27,28 +26,26 @@ pub struct OwnedQueue<'m, B, D> {
     prepared: Prepared<'m, B>,
     producer: Producer,
     consumer: Consumer,
-    /// Free slots of one bitmap word, taken out of the free set to be claimed one by one.
-    hand: Hand,
+    free: FreeList,
     /// Something is parked (answered without the device), or the queue is broken.
     unusual: bool,
     broken: Option<Violation>,
     doorbell: D,
-    submission: SubmissionCounters,
-    completion: CompletionCounters,
+    /// What the ring's shadows do not count.
+    counted: Statistics,
 }
 
 impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     pub(super) fn new(prepared: Prepared<'m, B>, doorbell: D) -> Self {
         let queue = Self {
-            prepared,
             producer: Producer::default(),
             consumer: Consumer::default(),
-            hand: Hand { first: 0, bits: 0 },
+            free: FreeList::of(prepared.core.records),
             unusual: false,
             broken: None,
             doorbell,
-            submission: SubmissionCounters::default(),
-            completion: CompletionCounters::default(),
+            counted: Statistics::default(),
+            prepared,
         };
         queue.core().ring.never_interrupt(queue.consumer);
         queue
@@ -63,7 +60,8 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     /// dropped.
     #[inline(always)]
     pub fn batch(&mut self) -> Batch<'_, 'm, B, D> {
-        Batch { queue: self }
+        let comfortable = self.geometry().comfortable();
+        Batch { queue: self, comfortable }
     }
 
     /// Submits one request.
@@ -79,29 +77,26 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     }
 
     #[inline(always)]
-    fn stage(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
-        let Some(data) = self.core().plain(&request) else { return self.stage_any(request) };
-        let Some(slot) = self.claim() else { return self.full(request) };
+    fn stage(&mut self, request: Request<B>, comfortable: u64) -> Result<Ticket, Refused<B>> {
+        if request.buffer.is_none() {
+            return self.stage_bare(request);
+        }
+        let Some(data) = self.core().plain(&request, comfortable) else { return self.stage_any(request) };
+        let Some(slot) = self.free.pop(self.prepared.core.records) else {
+            return Err(Refused { why: self.full(), request });
+        };
         let (head, ticket) = self.core().stage_plain(slot, request, data, State::IN_FLIGHT, 0);
         self.offer(head);
         Ok(ticket)
     }
 
-    /// A free slot, unless the queue is broken: then all were given away (`break_with`), so that it needs no test.
-    #[inline(always)]
     fn claim(&mut self) -> Option<u16> {
-        if self.hand.bits == 0 {
-            let (w, bits) = self.core().free.take_word_alone()?;
-            self.hand = Hand { first: (w * 64) as u16, bits };
-        }
-        let bits = NonZeroU64::new(self.hand.bits)?;
-        self.hand.bits = bits.get() & (bits.get() - 1);
-        Some(self.hand.first + bits.trailing_zeros() as u16)
+        self.free.pop(self.prepared.core.records).map(|(slot, _)| slot as u16)
     }
 
     /// Gives a slot that was claimed and not used back.
-    fn unclaim(&self, slot: u16) {
-        self.core().free.put_alone(usize::from(slot) / 64, 1 << (slot % 64));
+    fn unclaim(&mut self, slot: u16) {
+        self.free.push(slot.into(), self.prepared.core.record(slot));
     }
 
     #[inline(always)]
@@ -109,11 +104,21 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
         self.prepared.core.ring.offer(&mut self.producer, head.id);
     }
 
+    /// Why there is no slot.
     #[cold]
-    fn full(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
-        let why = if self.broken.is_some() { Refusal::Broken } else { Refusal::Full };
-        self.submission.full.add(u64::from(self.broken.is_none()));
-        Err(Refused { why, request })
+    fn full(&mut self) -> Refusal {
+        if self.broken.is_some() {
+            return Refusal::Broken;
+        }
+        self.counted.full += 1;
+        Refusal::Full
+    }
+
+    /// A request without a buffer. A way of its own, so that on the plain one nothing is kept at hand for it.
+    #[cold]
+    #[inline(never)]
+    fn stage_bare(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
+        self.stage_any(request)
     }
 
     /// Whatever is not plain: refusals, other operations, several segments, oversize.
@@ -123,13 +128,13 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
             Ok(shape) => shape,
             Err(why) => return Err(Refused { why, request }),
         };
-        let Some(slot) = self.claim() else { return self.full(request) };
+        let Some(slot) = self.claim() else { return Err(Refused { why: self.full(), request }) };
         let staged = match shape {
             Shape::Oversize => Err(request),
             Shape::Chain => match self.core().stage(slot, request, State::IN_FLIGHT, 0) {
                 Err(request) if !self.core().can_cut(&request) => {
                     self.unclaim(slot);
-                    return self.full(request);
+                    return Err(Refused { why: self.full(), request });
                 }
                 staged => staged,
             },
@@ -148,7 +153,7 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     fn park_done(&mut self, slot: u16, request: &Request<B>) -> Ticket {
         let core = self.core();
         core.park(slot, request.token, None, Answer::OK, 0);
-        core.parked.put_alone(usize::from(slot) / 64, 1 << (slot % 64));
+        core.parked.put(usize::from(slot) / 64, 1 << (slot % 64));
         self.unusual = true;
         self.core().ticket(slot)
     }
@@ -158,7 +163,7 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
             Ok(parent) => parent,
             Err(request) => {
                 self.unclaim(slot);
-                return self.full(request);
+                return Err(Refused { why: self.full(), request });
             }
         };
         let mut next = Some(slot);
@@ -177,15 +182,13 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     /// Publishes what was staged and rings the doorbell if the device asked for it.
     #[inline(always)]
     fn publish(&mut self) {
-        let count = self.producer.unpublished();
-        if count == 0 {
+        if self.producer.next() == self.producer.published() {
             return;
         }
-        self.submission.submitted.add(u64::from(count));
         let range = self.prepared.core.ring.publish(&mut self.producer);
         barrier::index_before_device_event();
         if self.core().ring.device_wants(range) {
-            self.submission.notifications.add(1);
+            self.counted.notifications += 1;
             self.doorbell.ring();
         }
     }
@@ -196,43 +199,30 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
         if self.unusual {
             return self.reap_unusual(max, &mut sink);
         }
-        // A copy, so that it stays in registers while records are written.
-        let (core, mut consumer) = (&self.prepared.core, self.consumer);
-        let ready = core.ring.look(&mut consumer);
+        let core = &self.prepared.core;
+        let ready = core.ring.look(&mut self.consumer);
         if ready > self.consumer.outstanding(&self.producer) {
             return self.break_with(Violation::IndexJump);
         }
-        let ready = usize::from(ready).min(max);
-        let mut freed = Freed { first: self.hand.first, bits: 0 };
-        let mut handed = 0;
-        while handed < ready {
-            let entry = core.ring.take(&mut consumer);
-            let Some((record, released)) = core.settle_plain(entry, 0) else {
-                self.count(handed, consumer, freed);
+        let count = usize::from(ready).min(max);
+        // A copy, so that it stays in a register while records are written.
+        let mut free = self.free;
+        for handed in 0..count {
+            let entry = core.ring.ahead(self.consumer, handed);
+            let Some((record, released)) = core.settle_plain(entry, State::released_if_plain_alone) else {
+                self.consumer.advance(handed + 1);
+                self.free = free;
                 return self.reap_rest(max, handed, entry, &mut sink);
             };
             // SAFETY: the device gave the slot's chain back, as `settle_plain` checked; its state says that both exist.
             let (token, buffer) = unsafe { record.take_whole() };
             record.set_state(released);
-            freed.add(core, entry.id);
-            handed += 1;
+            free.push(entry.id, record);
             sink(Completion { token, result: Ok(()), buffer: Some(buffer) });
         }
-        self.count(handed, consumer, freed);
-        handed
-    }
-
-    /// After so many plain completions.
-    #[inline(always)]
-    fn count(&mut self, handed: usize, consumer: Consumer, freed: Freed) {
-        if freed.first == self.hand.first {
-            // Slots that were in use last are used next: their lines are warm on both sides.
-            self.hand.bits |= freed.bits;
-        } else {
-            freed.put(self.core());
-        }
-        self.completion.completed.add(handed as u64);
-        self.consumer = consumer;
+        self.consumer.advance(count);
+        self.free = free;
+        count
     }
 
     /// Goes on from an entry that is not plain, one answer at a time.
@@ -268,12 +258,15 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     fn reap_special(&mut self, entry: UsedEntry, sink: &mut impl FnMut(Completion<B>)) -> usize {
         match self.core().settle(entry) {
             Ok((slot, state, answer)) => {
-                self.completion.completed.add(1);
                 let handed = self.finish(slot, state, answer, sink);
                 self.publish();
                 handed
             }
-            Err(violation) => self.break_with(violation),
+            Err(violation) => {
+                // What is not believed was not taken.
+                self.consumer.retreat();
+                self.break_with(violation)
+            }
         }
     }
 
@@ -308,7 +301,7 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
                     handed += 1;
                 }
                 if self.broken.is_none() {
-                    self.unclaim(slot);
+                    self.free.push(slot.into(), core.record(slot));
                 }
             }
         }
@@ -334,21 +327,18 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
 
     /// Notes an interrupt for the statistics.
     pub fn note_interrupt(&mut self) {
-        self.completion.interrupts.add(1);
+        self.counted.interrupts += 1;
     }
 
-    /// Nothing more is believed; free slots are given away, so that every claim fails. Returns 0: the completions that
+    /// Nothing more is believed; free slots are forgotten, so that every claim fails. Returns 0: the completions that
     /// this hands out.
     #[cold]
     fn break_with(&mut self, violation: Violation) -> usize {
-        self.completion.violations.add(1);
+        self.counted.violations += 1;
         self.broken = Some(violation);
         self.unusual = true;
         self.consumer.forget();
-        self.hand.bits = 0;
-        for w in 0..self.core().free.len() {
-            self.core().free.reset(w, 0);
-        }
+        self.free = FreeList::EMPTY;
         0
     }
 
@@ -374,7 +364,7 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
 
     /// The counters.
     pub fn statistics(&self) -> Statistics {
-        Statistics::read(&self.submission, &self.completion)
+        Statistics { submitted: self.producer.published(), completed: self.consumer.taken(), ..self.counted }
     }
 
     /// After a reset: hands back every request that had not completed, with [`crate::request::Gone::Reset`], and the
@@ -384,41 +374,12 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     }
 }
 
-/// Free slots of one bitmap word, at hand for claiming.
-struct Hand {
-    /// The word's first slot.
-    first: u16,
-    bits: u64,
-}
-
-/// Slots of one bitmap word on their way back to the free set: put back a word at a time.
-#[derive(Clone, Copy)]
-struct Freed {
-    /// The word's first slot.
-    first: u16,
-    bits: u64,
-}
-
-impl Freed {
-    #[inline(always)]
-    fn add<B>(&mut self, core: &Core<'_, B>, slot: u32) {
-        let first = slot as u16 & !63;
-        if first != self.first {
-            self.put(core);
-            *self = Self { first, bits: 0 };
-        }
-        self.bits |= 1 << (slot % 64);
-    }
-
-    fn put<B>(&self, core: &Core<'_, B>) {
-        core.free.put_alone(usize::from(self.first) / 64, self.bits);
-    }
-}
-
 /// Requests on their way to the device together.
 #[must_use = "dropping a batch publishes it; say so with `publish`"]
 pub struct Batch<'q, 'm, B: Buffer, D: Doorbell> {
     queue: &'q mut OwnedQueue<'m, B, D>,
+    /// [`Geometry::comfortable`] when the batch began.
+    comfortable: u64,
 }
 
 impl<B: Buffer, D: Doorbell> Batch<'_, '_, B, D> {
@@ -428,7 +389,7 @@ impl<B: Buffer, D: Doorbell> Batch<'_, '_, B, D> {
     /// Hands the request back with the reason: [`Refusal::Full`] is back-pressure, everything else the caller's error.
     #[inline(always)]
     pub fn push(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
-        self.queue.stage(request)
+        self.queue.stage(request, self.comfortable)
     }
 
     /// Makes everything staged available to the device: one index store, one doorbell decision.

@@ -180,7 +180,8 @@ impl<'m, B: Buffer> Prepared<'m, B> {
         // SAFETY: three parts of a block that was carved off the region for good, of the lengths that the layout has for
         // this size, as is what the descriptors will lead to. The region's memory is initialised and mapped for the
         // device; from here on it is touched by the rules of the ring only, and laid out anew only by `reclaim`, which
-        // wants the proof.
+        // wants the proof. That they go to one queue of this device only, and again only after that, `within` and
+        // `Negotiated::program` see to: nobody gets these without it.
         let addresses = unsafe { RingAddresses::new(options.size, at, driver, device) };
         let prepared = Self { core, addresses };
         prepared.write_static();
@@ -212,9 +213,9 @@ impl<'m, B: Buffer> Prepared<'m, B> {
         Plan::new(options, geometry, usize::MAX).map(|plan| plan.dma_bytes(options))
     }
 
-    /// Where the device finds the ring.
+    /// Where the device finds the ring. To be asked for again after a reset: what was said before is refused then.
     pub fn addresses(&self) -> RingAddresses {
-        self.addresses
+        self.addresses.within(self.core.geometry.driving())
     }
 
     /// How many requests (chains, to be exact) can be in flight.
@@ -269,9 +270,7 @@ impl<'m, B: Buffer> Prepared<'m, B> {
             self.core.record(slot).set_state(state.released());
             return None;
         }
-        if state.has(State::LARGE_TABLE) {
-            self.core.return_table(slot);
-        }
+        self.core.restore(slot, state);
         // SAFETY: the device is quiesced (the caller checked the proof) and `self` is the queue's only handle.
         let (token, buffer) = unsafe { self.core.empty(slot, state) };
         self.core.record(slot).set_state(state.released());

@@ -1,9 +1,10 @@
 //! A queue with many submitters, none of which ever waits for another.
 //!
-//! Each [`Submitter`] claims slots with one locked instruction per batch and fills them alone. Whoever finds the publish
-//! gate free publishes its batch directly; whoever does not leaves its slots in the staged set and word at the gate,
-//! and the holder takes them along. Draining works the same way behind a gate of its own: completions of the drainer's
-//! own requests are handed over directly, those of others are parked in their slots and their submitters woken.
+//! Each [`Submitter`] fills slots of its own stash alone. Whoever finds the publish gate free publishes its batch
+//! directly; whoever does not leaves its slots in the staged set and word at the gate, and the holder takes them along.
+//! Draining is one thread's turn at a time: completions of the drainer's own requests are handed over directly, those of
+//! others are parked in their slots and their submitters woken. Who cannot drain goes on, and looks again before it
+//! sleeps.
 //! A holder that is preempted delays what was left with it, and before its doorbell also what was published since; it
 //! loses nothing and nobody spins.
 //!
@@ -12,22 +13,22 @@
 //! it. The decision falls after the gate is free, about that holder's own range and no other.
 //!
 //! Invariants (states as numbered in `request.rs`):
-//! - `producer` is touched by the holder of the publish gate alone, `consumer` by that of the reap gate alone;
+//! - `producer` is touched by the holder of the publish gate alone, `consumer` by whose turn it is to drain alone;
 //! - a slot's record and memory pass claimer → (staged set) → publish holder → device → reap holder → (parked set) →
 //!   submitter; each arrow is a release/acquire pair or the ring's own ordering;
 //! - `published` is stored before the index that it repeats, so that a drainer never takes an honest device for a liar.
 use super::core::{Core, Violation};
 use super::prepared::Prepared;
-use super::statistics::{BySubmitter, CompletionCounters, Statistics, SubmissionCounters};
+use super::statistics::{BySubmitter, ColdCounters, Statistics};
 use super::submitter::Submitter;
 use crate::device::Quiesced;
 use crate::dma::Buffer;
-use crate::gate::Gate;
+use crate::gate::{Gate, Turn};
 use crate::geometry::Geometry;
 use crate::request::Completion;
 use crate::ring::split::{Consumer, Producer, Published};
 use crate::slot::{MAX_SUBMITTERS, State, slots_of};
-use crate::sync::{AtomicU32, Guarded, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Guarded, Ordering, Tally};
 use crate::transport::Doorbell;
 use crossbeam_utils::CachePadded;
 
@@ -42,32 +43,52 @@ pub trait Wake: Send + Sync {
 pub(super) struct Publishing {
     pub(super) gate: Gate,
     pub(super) producer: Guarded<Producer>,
-    /// The producer's published index, for the drainer's plausibility check.
-    pub(super) published: AtomicU32,
-    pub(super) counters: SubmissionCounters,
+    /// What the producer published, for the drainer's plausibility check and the statistics.
+    pub(super) published: AtomicU64,
 }
 
-/// What the reap gate guards.
+/// What the turn to drain guards.
 pub(super) struct Reaping {
-    pub(super) gate: Gate,
+    pub(super) turn: Turn,
     pub(super) consumer: Guarded<Consumer>,
-    /// 0, or 1 + the [`Violation`].
-    pub(super) broken: AtomicU32,
-    pub(super) counters: CompletionCounters,
+    pub(super) completed: Tally,
 }
+
+/// The ring's two ends, on one line: a submitter goes through both for each batch, so that one line travels to it
+/// instead of two.
+pub(super) struct Ends {
+    pub(super) publishing: Publishing,
+    pub(super) reaping: Reaping,
+}
+#[cfg(not(any(test, loom)))]
+const _: () = assert!(size_of::<Ends>() <= 64);
 
 /// A queue that many threads submit to.
 pub struct SharedQueue<'m, B, D, W> {
     prepared: Prepared<'m, B>,
     doorbell: D,
     pub(super) wake: W,
-    /// Bit `n`: submitter number `n` is in use. A lock, since nobody is added or leaves on the I/O path.
-    submitters: spin::Mutex<u32>,
-    /// Counted by each submitter for itself.
-    pub(super) by_submitter: [BySubmitter; MAX_SUBMITTERS as usize],
-    pub(super) publishing: CachePadded<Publishing>,
-    pub(super) reaping: CachePadded<Reaping>,
+    /// 0, or 1 + the [`Violation`]: the drainer's. Read by all, all the time, and written once.
+    pub(super) broken: AtomicU32,
+    /// What is rarely counted.
+    pub(super) cold: ColdCounters,
+    /// Who submits. A lock, since nobody is added or leaves on the I/O path.
+    members: CachePadded<spin::Mutex<Members>>,
+    /// Counted by each submitter for itself, on a line of its own.
+    pub(super) by_submitter: [CachePadded<BySubmitter>; MAX_SUBMITTERS as usize],
+    pub(super) ends: CachePadded<Ends>,
 }
+
+/// The submitters of a queue.
+struct Members {
+    /// Bit `n`: number `n` is in use.
+    numbers: u32,
+    /// How many slots may still be promised to stashes.
+    room: u32,
+}
+
+/// Most free slots that a submitter keeps in its stash.
+pub(super) const STASH: u32 = 32;
 
 const VIOLATIONS: [Violation; 5] =
     [Violation::UnknownId, Violation::NotInFlight, Violation::TooLong, Violation::NoStatus, Violation::IndexJump];
@@ -76,42 +97,49 @@ impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
     pub(super) fn new(prepared: Prepared<'m, B>, doorbell: D, wake: W) -> Self {
         let consumer = Consumer::default();
         prepared.core.ring.never_interrupt(consumer);
+        let slots = u32::from(prepared.slots());
         Self {
-            prepared,
             doorbell,
             wake,
-            submitters: spin::Mutex::new(0),
-            by_submitter: core::array::from_fn(|_| BySubmitter::default()),
-            publishing: CachePadded::new(Publishing {
-                gate: Gate::new(),
-                producer: Guarded::new(Producer::default()),
-                published: AtomicU32::new(0),
-                counters: SubmissionCounters::default(),
+            broken: AtomicU32::new(0),
+            cold: ColdCounters::default(),
+            members: CachePadded::new(spin::Mutex::new(Members { numbers: 0, room: slots - slots.div_ceil(8) })),
+            by_submitter: core::array::from_fn(|_| CachePadded::default()),
+            ends: CachePadded::new(Ends {
+                publishing: Publishing {
+                    gate: Gate::new(),
+                    producer: Guarded::new(Producer::default()),
+                    published: AtomicU64::new(0),
+                },
+                reaping: Reaping { turn: Turn::new(), consumer: Guarded::new(consumer), completed: Tally::default() },
             }),
-            reaping: CachePadded::new(Reaping {
-                gate: Gate::new(),
-                consumer: Guarded::new(consumer),
-                broken: AtomicU32::new(0),
-                counters: CompletionCounters::default(),
-            }),
+            prepared,
         }
     }
 
     /// A new submitter; `None` when all [`MAX_SUBMITTERS`] are taken. A number is free again once its submitter is
     /// dropped with nothing of its own left in the queue.
+    ///
+    /// A submitter keeps free slots that it used in a stash: at most 32, and an eighth of all slots, one at least, is in
+    /// nobody's stash, so that submitters which are idle leave something for the others, whatever they do. Those that
+    /// come when everything is promised have no stash and claim each batch.
     pub fn submitter(&self) -> Option<Submitter<'_, 'm, B, D, W>> {
-        let mut taken = self.submitters.lock();
-        let number = taken.trailing_ones() as u8;
+        let mut members = self.members.lock();
+        let number = members.numbers.trailing_ones() as u8;
         if number >= MAX_SUBMITTERS {
             return None;
         }
-        *taken |= 1 << number;
-        Some(Submitter::new(self, number))
+        members.numbers |= 1 << number;
+        let room = members.room.min(STASH);
+        members.room -= room;
+        Some(Submitter::new(self, number, room))
     }
 
-    /// Takes a submitter's number back.
-    pub(super) fn leave(&self, number: u8) {
-        *self.submitters.lock() &= !(1 << number);
+    /// Takes a submitter's number and the room for its stash back.
+    pub(super) fn leave(&self, number: u8, room: u32) {
+        let mut members = self.members.lock();
+        members.numbers &= !(1 << number);
+        members.room += room;
     }
 
     #[inline(always)]
@@ -119,86 +147,108 @@ impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
         &self.prepared.core
     }
 
-    /// Publishes the staged slots `bits` of word `w`, directly or through whoever holds the gate.
+    /// Publishes staged slots, directly or through whoever holds the gate.
     #[inline(always)]
-    pub(super) fn publish(&self, submitter: u8, w: usize, bits: u64) {
-        if self.publishing.gate.enter() {
-            return self.publish_as_holder(submitter, (w, bits));
+    pub(super) fn publish(&self, submitter: u8, slots: &[u16]) {
+        if self.ends.publishing.gate.enter() {
+            return self.publish_as_holder(submitter, slots);
         }
-        self.core().staged.put(w, bits);
-        if self.publishing.gate.insist() {
-            self.publish_as_holder(submitter, (0, 0));
+        self.leave_staged(slots);
+        if self.ends.publishing.gate.insist() {
+            self.publish_as_holder(submitter, &[]);
+        }
+    }
+
+    /// Puts slots into the staged set: one locked instruction for neighbours of one word.
+    fn leave_staged(&self, slots: &[u16]) {
+        let word = |slot: &u16| usize::from(*slot) / 64;
+        for slots in slots.chunk_by(|a, b| word(a) == word(b)) {
+            let bits = slots.iter().fold(0, |bits, slot| bits | 1 << (slot % 64));
+            self.core().staged.put(word(&slots[0]), bits);
         }
     }
 
     /// The holder's section, and again while word was left at the gate.
-    fn publish_as_holder(&self, submitter: u8, mut own: (usize, u64)) {
+    #[inline(always)]
+    fn publish_as_holder(&self, submitter: u8, mut own: &[u16]) {
         loop {
             // SAFETY: this thread holds the publish gate.
-            let range = unsafe { self.publishing.producer.with(|producer| self.offer_all(producer, own)) };
-            let again = self.publishing.gate.leave();
+            let range = unsafe { self.ends.publishing.producer.with(|producer| self.offer_all(producer, own)) };
+            let again = self.ends.publishing.gate.leave();
             // The fence in `leave` is the one between the index and the device's wish.
             if range.is_some_and(|range| self.core().ring.device_wants(range)) {
                 self.by_submitter[usize::from(submitter)].notifications.add(1);
                 self.doorbell.ring();
             }
-            if !(again && self.publishing.gate.enter()) {
+            if !(again && self.ends.publishing.gate.enter()) {
                 return;
             }
-            own = (0, 0);
+            own = &[];
         }
     }
 
     /// Offers the holder's own slots and everything staged, and publishes.
     #[inline(always)]
-    fn offer_all(&self, producer: &mut Producer, own: (usize, u64)) -> Option<Published> {
-        self.offer_word(producer, own.0, own.1);
-        if self.publishing.gate.answer() {
-            for w in 0..self.core().staged.len() {
-                self.offer_word(producer, w, self.core().staged.take_word(w));
-            }
+    fn offer_all(&self, producer: &mut Producer, own: &[u16]) -> Option<Published> {
+        for slot in own {
+            self.offer(producer, *slot);
         }
-        let count = producer.unpublished();
-        if count == 0 {
+        if self.ends.publishing.gate.answer() {
+            self.offer_staged(producer);
+        }
+        if producer.next() == producer.published() {
             return None;
         }
-        self.publishing.counters.submitted.add(u64::from(count));
-        self.publishing.published.store(u32::from(producer.next()), Ordering::Relaxed);
+        self.ends.publishing.published.store(producer.next(), Ordering::Relaxed);
         Some(self.core().ring.publish(producer))
     }
 
-    #[inline(always)]
-    fn offer_word(&self, producer: &mut Producer, w: usize, bits: u64) {
-        for slot in slots_of(w, bits) {
-            let record = self.core().record(slot);
-            let state = record.state();
-            record.set_in_flight(state);
-            self.core().ring.offer(producer, self.core().chains.head_of(slot, state.has(State::OTHER_HEAD)));
+    /// Offers what others left in the staged set.
+    #[cold]
+    fn offer_staged(&self, producer: &mut Producer) {
+        for w in 0..self.core().staged.len() {
+            for slot in slots_of(w, self.core().staged.take_word(w)) {
+                self.offer(producer, slot);
+            }
         }
+    }
+
+    #[inline(always)]
+    fn offer(&self, producer: &mut Producer, slot: u16) {
+        let record = self.core().record(slot);
+        let state = record.state();
+        record.set_in_flight(state);
+        self.core().ring.offer(producer, self.core().chains.head_of(slot, state.has(State::OTHER_HEAD)));
     }
 
     /// What broke the queue; it stays so until the device is reset.
     pub fn broken(&self) -> Option<Violation> {
-        let broken = self.reaping.broken.load(Ordering::Relaxed);
+        let broken = self.broken.load(Ordering::Relaxed);
         (broken as usize).checked_sub(1).map(|at| VIOLATIONS[at])
     }
 
-    /// The reap holder's.
+    /// The drainer's.
     #[cold]
     pub(super) fn break_with(&self, violation: Violation) {
-        self.reaping.counters.violations.add(1);
+        self.cold.violations.add(1);
         let at = VIOLATIONS.iter().position(|v| *v == violation).unwrap_or(0);
-        self.reaping.broken.store(at as u32 + 1, Ordering::Relaxed);
+        self.broken.store(at as u32 + 1, Ordering::Relaxed);
     }
 
     /// Everybody, as bits.
     pub(super) fn everybody(&self) -> u64 {
-        u64::from(*self.submitters.lock())
+        u64::from(self.members.lock().numbers)
     }
 
     /// The counters.
     pub fn statistics(&self) -> Statistics {
-        let mut read = Statistics::read(&self.publishing.counters, &self.reaping.counters);
+        let mut read = Statistics {
+            submitted: self.ends.publishing.published.load(Ordering::Relaxed),
+            completed: self.ends.reaping.completed.get(),
+            interrupts: self.cold.interrupts.get(),
+            violations: self.cold.violations.get(),
+            ..Statistics::default()
+        };
         for own in &self.by_submitter {
             read.notifications += own.notifications.get();
             read.full += own.full.get();

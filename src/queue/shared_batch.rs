@@ -1,31 +1,32 @@
-//! A batch of one submitter of a shared queue: reserve, fill, publish.
+//! A batch of one submitter of a shared queue: claim, fill, publish.
 //!
-//! Slots are reserved from one bitmap word at a time, so that a batch that fits one costs one claim and one publish.
-//! What was reserved and not used goes back when the batch ends. Nobody else sees a slot before its word is published.
+//! Slots come from the submitter's stash, or are claimed for the rest of the batch with one locked instruction. What is
+//! more than the stash may keep goes back when the batch ends. Nobody else sees a slot before it is published.
 use super::core::Shape;
 use super::shared::Wake;
-use super::submitter::Submitter;
+use super::submitter::{MOST_STAGED, Submitter};
 use crate::dma::Buffer;
 use crate::request::{Refusal, Refused, Request, Ticket};
-use crate::slot::{Answer, State};
-use crate::sync::Ordering;
+use crate::slot::{Answer, Record, State};
 use crate::transport::Doorbell;
 
 /// Requests on their way to the device together.
 #[must_use = "dropping a batch publishes it; say so with `publish`"]
 pub struct SharedBatch<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> {
     submitter: &'s mut Submitter<'q, 'm, B, D, W>,
+    /// [`crate::geometry::Geometry::comfortable`] when the batch began.
+    comfortable: u64,
     want: u32,
-    word: usize,
-    /// Claimed in `word` and not yet filled.
-    reserved: u64,
-    /// Filled in `word` and not yet published.
-    staged: u64,
 }
 
 impl<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> SharedBatch<'s, 'q, 'm, B, D, W> {
+    #[inline(always)]
     pub(super) fn new(submitter: &'s mut Submitter<'q, 'm, B, D, W>, want: u32) -> Self {
-        Self { submitter, want: want.clamp(1, 64), word: 0, reserved: 0, staged: 0 }
+        let comfortable = submitter.queue.geometry().comfortable();
+        if submitter.queue.broken().is_some() {
+            submitter.trim(0);
+        }
+        Self { submitter, comfortable, want }
     }
 
     /// Stages a request.
@@ -34,43 +35,54 @@ impl<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> SharedBatch<'s, 'q, 'm, B, D, 
     /// Hands the request back with the reason: [`Refusal::Full`] is back-pressure, everything else the caller's error.
     #[inline(always)]
     pub fn push(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
+        self.stage(request)
+    }
+
+    #[inline(always)]
+    fn stage(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
+        if request.buffer.is_none() {
+            return self.push_bare(request);
+        }
         let core = self.submitter.queue.core();
-        let Some(data) = core.plain(&request) else { return self.push_any(request) };
-        let Some(slot) = self.claim() else { return self.full(request) };
+        let Some(data) = core.plain(&request, self.comfortable) else { return self.push_any(request) };
+        let Some(slot) = self.claim() else { return Err(Refused { why: self.full(), request }) };
         let owner = State::owned_by(self.submitter.number);
         let (_, ticket) = core.stage_plain(slot, request, data, State::STAGED, owner);
-        self.staged |= 1 << (slot % 64);
+        self.submitter.staged.push(ticket.slot);
         Ok(ticket)
     }
 
-    /// A claimed slot: from the reservation, or a new one.
+    /// A claimed slot, for which there is room among the staged ones.
     #[inline(always)]
-    fn claim(&mut self) -> Option<u16> {
-        if self.reserved == 0 {
-            self.reserve()?;
+    fn claim(&mut self) -> Option<(usize, &'m Record<B>)> {
+        if self.submitter.staged.is_full() {
+            self.make_room();
         }
-        let bit = self.reserved.trailing_zeros();
-        self.reserved &= self.reserved - 1;
-        Some((self.word * 64) as u16 + bit as u16)
-    }
-
-    fn reserve(&mut self) -> Option<()> {
-        if self.submitter.queue.reaping.broken.load(Ordering::Relaxed) != 0 {
-            return None;
-        }
-        // Another word follows: what is staged in this one goes out first.
-        self.publish_staged();
-        let (word, bits) = self.submitter.queue.core().free.take(self.want, &mut self.submitter.near)?;
-        self.submitter.mine[word] |= bits;
-        (self.word, self.reserved) = (word, bits);
-        Some(())
+        self.submitter.claim(self.want.saturating_sub(self.submitter.staged.len() as u32))
     }
 
     #[cold]
-    fn full(&self, request: Request<B>) -> Result<Ticket, Refused<B>> {
-        let broken = self.submitter.queue.broken().is_some();
-        self.submitter.queue.by_submitter[usize::from(self.submitter.number)].full.add(u64::from(!broken));
-        Err(Refused { why: if broken { Refusal::Broken } else { Refusal::Full }, request })
+    #[inline(never)]
+    fn make_room(&mut self) {
+        self.publish_staged();
+    }
+
+    /// Why there is no slot.
+    #[cold]
+    fn full(&self) -> Refusal {
+        let queue = self.submitter.queue;
+        if queue.broken().is_some() {
+            return Refusal::Broken;
+        }
+        queue.by_submitter[usize::from(self.submitter.number)].full.add(1);
+        Refusal::Full
+    }
+
+    /// A request without a buffer. A way of its own, so that on the plain one nothing is kept at hand for it.
+    #[cold]
+    #[inline(never)]
+    fn push_bare(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
+        self.push_any(request)
     }
 
     /// Whatever is not plain: refusals, other operations, several segments, oversize.
@@ -82,60 +94,61 @@ impl<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> SharedBatch<'s, 'q, 'm, B, D, 
             Ok(shape) => shape,
             Err(why) => return Err(Refused { why, request }),
         };
-        let Some(slot) = self.claim() else { return self.full(request) };
+        let Some((slot, _)) = self.claim() else { return Err(Refused { why: self.full(), request }) };
+        let slot = slot as u16;
         let staged = match shape {
             Shape::Oversize => Err(request),
             Shape::Chain => match core.stage(slot, request, State::STAGED, owner) {
                 Err(request) if !core.can_cut(&request) => {
-                    self.reserved |= 1 << (slot % 64);
-                    return self.full(request);
+                    self.submitter.unclaim(slot);
+                    return Err(Refused { why: self.full(), request });
                 }
                 staged => staged,
             },
             Shape::Done => {
                 core.park(slot, request.token, None, Answer::OK, owner);
-                core.parked.put(self.word, 1 << (slot % 64));
+                core.parked.put(usize::from(slot) / 64, 1 << (slot % 64));
                 return Ok(core.ticket(slot));
             }
         };
         match staged {
-            Ok(_) => self.staged |= 1 << (slot % 64),
+            Ok(_) => self.submitter.staged.push(slot),
             Err(request) => return self.push_oversize(slot, request),
         }
         Ok(core.ticket(slot))
     }
 
-    /// Cuts a request into the slots of the present reservation: all of its first chains are staged before any of them
-    /// can be published, since the parent is this thread's only until then.
+    /// Cuts a request into as many slots as the batch wants: all of its first chains are staged before any of them can be
+    /// published, since the parent is this thread's only until then.
     fn push_oversize(&mut self, slot: u16, request: Request<B>) -> Result<Ticket, Refused<B>> {
         let core = self.submitter.queue.core();
         let owner = State::owned_by(self.submitter.number);
-        let unclaim = 1 << (slot % 64);
         let parent = match core.open_parent(request) {
             Ok(parent) => parent,
             Err(request) => {
-                self.reserved |= unclaim;
-                return self.full(request);
+                self.submitter.unclaim(slot);
+                return Err(Refused { why: self.full(), request });
             }
         };
-        let mut next = Some(slot);
+        self.publish_staged();
+        let (first, mut next) = (slot, Some(slot));
         while let Some(slot) = next {
             // SAFETY: none of the parent's chains is published before this function returns.
             if unsafe { core.stage_child(parent, slot, State::STAGED, owner) }.is_none() {
-                self.reserved |= 1 << (slot % 64);
+                self.submitter.unclaim(slot);
                 break;
             }
-            self.staged |= 1 << (slot % 64);
-            next = (self.reserved != 0).then(|| self.claim()).flatten();
+            self.submitter.staged.push(slot);
+            let more = (self.want as usize).min(MOST_STAGED).saturating_sub(self.submitter.staged.len());
+            next = (more > 0).then(|| self.submitter.claim(more as u32)).flatten().map(|(slot, _)| slot as u16);
         }
-        Ok(core.ticket(slot))
+        Ok(core.ticket(first))
     }
 
     #[inline(always)]
     fn publish_staged(&mut self) {
-        let staged = core::mem::take(&mut self.staged);
-        if staged != 0 {
-            self.submitter.queue.publish(self.submitter.number, self.word, staged);
+        if !self.submitter.staged.is_empty() {
+            self.submitter.publish();
         }
     }
 
@@ -148,6 +161,6 @@ impl<B: Buffer, D: Doorbell, W: Wake> Drop for SharedBatch<'_, '_, '_, B, D, W> 
     #[inline(always)]
     fn drop(&mut self) {
         self.publish_staged();
-        self.submitter.give_back(self.word, self.reserved);
+        self.submitter.trim(self.submitter.room());
     }
 }

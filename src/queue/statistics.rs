@@ -1,16 +1,9 @@
 //! A queue's counters: each written by one thread at a time with plain moves, read by anyone.
 //!
-//! They cost no locked instruction on the I/O path: the owner of a queue, or the holder of the gate in question, is the
-//! only writer of each.
+//! They cost no locked instruction on the I/O path: whoever is inside of the gate or the turn in question, or the submitter itself, is the
+//! only writer of each. A queue with one owner needs no more than plain numbers, and how many chains went out and came
+//! back the ring's shadows say anyway.
 use crate::sync::Tally;
-
-/// The live counters. Submission and completion sides are apart, so that two gates never write one line.
-#[derive(Default)]
-pub(crate) struct SubmissionCounters {
-    pub(crate) submitted: Tally,
-    pub(crate) notifications: Tally,
-    pub(crate) full: Tally,
-}
 
 /// What the submitters of a shared queue count for themselves, outside of the gates.
 #[derive(Default)]
@@ -19,10 +12,9 @@ pub(crate) struct BySubmitter {
     pub(crate) full: Tally,
 }
 
-/// See [`SubmissionCounters`].
+/// What is counted now and then: by the one thread that waits for interrupts, and by whose turn it is to drain.
 #[derive(Default)]
-pub(crate) struct CompletionCounters {
-    pub(crate) completed: Tally,
+pub(crate) struct ColdCounters {
     pub(crate) interrupts: Tally,
     pub(crate) violations: Tally,
 }
@@ -42,17 +34,4 @@ pub struct Statistics {
     pub violations: u64,
     /// Requests refused because no slot was free.
     pub full: u64,
-}
-
-impl Statistics {
-    pub(crate) fn read(submission: &SubmissionCounters, completion: &CompletionCounters) -> Self {
-        Self {
-            submitted: submission.submitted.get(),
-            completed: completion.completed.get(),
-            notifications: submission.notifications.get(),
-            interrupts: completion.interrupts.get(),
-            violations: completion.violations.get(),
-            full: submission.full.get(),
-        }
-    }
 }

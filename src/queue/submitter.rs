@@ -1,35 +1,51 @@
 //! One thread's way into a shared queue: claim, stage, and the drainer's section.
 //!
-//! A submitter is one thread's (`&mut`); what it shares with others goes through the gates and sets of
-//! [`SharedQueue`]. `mine` says which slots it claimed and has not got back, so that it finds its parked completions
-//! with one locked instruction per word and never looks at another submitter's slot.
+//! A submitter is one thread's (`&mut`); what it shares with others goes through the gate, the turn and the sets of
+//! [`SharedQueue`]. `mine` says which slots it claimed and has not given back, so that it finds its parked completions
+//! with one locked instruction per word and never looks at another submitter's slot. Free ones among them are in its
+//! stash: in the steady state it claims and releases without a locked instruction.
 //!
 //! A request of its own that it drains is handed over directly; another submitter's is parked and that one woken after
-//! the gate is free.
+//! the turn is over.
 use super::core::Violation;
 use super::oversize::Next;
 use super::shared::{SharedQueue, Wake};
 use super::shared_batch::SharedBatch;
 use crate::dma::Buffer;
 use crate::request::{Completion, Error, Gone, Refused, Request, Ticket};
-use crate::slot::{Answer, MAX_WORDS, State, slots_of};
+use crate::ring::split::{Consumer, UsedEntry};
+use crate::slot::{Answer, FreeList, MAX_WORDS, Record, State, slots_of};
 use crate::sync::Ordering;
 use crate::transport::Doorbell;
+use arrayvec::ArrayVec;
+
+/// Most requests of one publication.
+pub(super) const MOST_STAGED: usize = 64;
 
 /// One thread's way into a [`SharedQueue`]. Aligned, so that submitters side by side share no line.
 #[repr(align(128))]
 pub struct Submitter<'q, 'm, B: Buffer, D: Doorbell, W: Wake> {
     pub(super) queue: &'q SharedQueue<'m, B, D, W>,
     pub(super) number: u8,
-    /// The bitmap word to claim from next.
-    pub(super) near: usize,
-    /// The slots that this submitter claimed and has not got back.
-    pub(super) mine: [u64; MAX_WORDS],
+    /// The bitmap word to claim from next. Submitters begin at different ones: neighbours share lines.
+    near: usize,
+    /// Free slots at hand, `stashed` of them; more than `room` only while a batch fills them.
+    stash: FreeList,
+    stashed: u32,
+    room: u32,
+    /// Filled by the present batch and not yet published.
+    pub(super) staged: ArrayVec<u16, MOST_STAGED>,
+    /// How many slots `mine` has.
+    claimed: u32,
+    /// The slots that this submitter claimed and has not given back.
+    mine: [u64; MAX_WORDS],
 }
 
 impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
-    pub(super) fn new(queue: &'q SharedQueue<'m, B, D, W>, number: u8) -> Self {
-        Self { queue, number, near: 0, mine: [0; MAX_WORDS] }
+    pub(super) fn new(queue: &'q SharedQueue<'m, B, D, W>, number: u8, room: u32) -> Self {
+        let near = usize::from(number) % queue.core().free.len();
+        let (stash, staged) = (FreeList::EMPTY, ArrayVec::new());
+        Self { queue, number, near, stash, stashed: 0, room, staged, claimed: 0, mine: [0; MAX_WORDS] }
     }
 
     /// Its number, which [`Wake::wake`] names.
@@ -57,92 +73,161 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         self.batch(1).push(request)
     }
 
-    /// Hands completions of this submitter's requests to `sink` and returns how many. Drains the used ring for all
-    /// submitters when nobody else is at it; otherwise leaves word and takes what was parked. `sink` runs inside of the
-    /// drainer's section: it must not panic, or nobody drains again.
+    /// Publishes what is staged.
+    #[inline(always)]
+    pub(super) fn publish(&mut self) {
+        self.queue.publish(self.number, &self.staged);
+        self.staged.clear();
+    }
+
+    /// A free slot, with its record; when the stash is empty, about `want` are claimed.
+    #[inline(always)]
+    pub(super) fn claim(&mut self, want: u32) -> Option<(usize, &'m Record<B>)> {
+        let records = self.queue.core().records;
+        let found = match self.stash.pop(records) {
+            None => self.refill(want).then(|| self.stash.pop(records))?,
+            found => found,
+        };
+        self.stashed -= u32::from(found.is_some());
+        found
+    }
+
+    /// Claims up to `want` slots for the stash, with one locked instruction; false: none is free, or the queue is broken.
+    #[inline(never)]
+    fn refill(&mut self, want: u32) -> bool {
+        let core = self.queue.core();
+        if self.queue.broken().is_some() {
+            return false;
+        }
+        let Some((word, mut bits)) = core.free.take(want.clamp(1, 64), &mut self.near) else { return false };
+        self.mine[word] |= bits;
+        self.claimed += bits.count_ones();
+        // From the highest down, so that the lowest is used first.
+        while bits != 0 {
+            let bit = 63 - bits.leading_zeros() as u16;
+            bits &= !(1 << bit);
+            self.unclaim((word * 64) as u16 + bit);
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn stash(&mut self, slot: u32, record: &Record<B>) {
+        self.stash.push(slot, record);
+        self.stashed += 1;
+    }
+
+    /// Takes a slot back that was claimed and not used.
+    pub(super) fn unclaim(&mut self, slot: u16) {
+        self.stash(slot.into(), self.queue.core().record(slot));
+    }
+
+    /// How many free slots it may keep.
+    #[inline(always)]
+    pub(super) fn room(&self) -> u32 {
+        self.room
+    }
+
+    /// Gives slots back until the stash has at most `room`.
+    #[inline(always)]
+    pub(super) fn trim(&mut self, room: u32) {
+        if self.stashed > room {
+            self.trim_to(room);
+        }
+    }
+
+    #[cold]
+    fn trim_to(&mut self, room: u32) {
+        let mut returned = Drained::default();
+        while self.stashed > room {
+            let Some((slot, _)) = self.stash.pop(self.queue.core().records) else { return };
+            self.stashed -= 1;
+            self.give_back(&mut returned, slot as u16);
+        }
+        self.flush(&mut returned);
+    }
+
+    /// Hands completions of this submitter's requests to `sink` and returns how many. What others parked for it comes
+    /// first and alone; if there is nothing, it drains the used ring for all submitters, unless somebody else is at it:
+    /// then it returns, and [`Submitter::arm`] sees to it that nothing is missed. `sink` runs inside of the drainer's
+    /// section: it must not panic, or nobody drains again.
     #[inline]
     pub fn reap(&mut self, mut sink: impl FnMut(Completion<B>)) -> usize {
-        let reaping = &self.queue.reaping;
-        let mut handed = self.collect(&mut sink);
-        if reaping.gate.enter() || reaping.gate.insist() {
-            loop {
-                let (own, woken) = self.drain(&mut sink);
-                handed += own;
-                let again = reaping.gate.leave();
-                for number in slots_of(0, woken) {
-                    self.queue.wake.wake(number as u8);
-                }
-                if !(again && reaping.gate.enter()) {
-                    return handed;
-                }
-            }
+        let handed = self.collect(&mut sink);
+        if handed > 0 || !self.queue.ends.reaping.turn.enter() {
+            return handed;
         }
-        handed + self.collect(&mut sink)
+        let (own, woken) = self.drain(&mut sink);
+        self.queue.ends.reaping.turn.leave();
+        for number in slots_of(0, woken) {
+            self.queue.wake.wake(number as u8);
+        }
+        own
     }
 
     /// Takes what others parked for this submitter: one locked instruction per word that has something.
     #[inline(always)]
     fn collect(&mut self, sink: &mut impl FnMut(Completion<B>)) -> usize {
-        let core = self.queue.core();
+        let parked = &self.queue.core().parked;
         let mut handed = 0;
-        for w in 0..core.parked.len() {
-            if self.mine[w] == 0 {
-                continue;
+        for w in 0..parked.len() {
+            if parked.peek(w) & self.mine[w] != 0 {
+                handed += self.collect_word(w, sink);
             }
-            let bits = core.parked.take_of(w, self.mine[w]);
-            for slot in slots_of(w, bits) {
-                // SAFETY: the slot is parked, and its bit was just taken by its submitter.
-                if let Some(completion) = unsafe { core.collect(slot) } {
-                    sink(completion);
-                    handed += 1;
-                }
-            }
-            self.give_back(w, bits);
         }
         handed
     }
 
-    /// Slots of word `w` that this submitter is done with.
+    fn collect_word(&mut self, w: usize, sink: &mut impl FnMut(Completion<B>)) -> usize {
+        let core = self.queue.core();
+        let (mut handed, mut returned) = (0, Drained::default());
+        for slot in slots_of(w, core.parked.take_of(w, self.mine[w])) {
+            // SAFETY: the slot is parked, and its bit was just taken by its submitter.
+            if let Some(completion) = unsafe { core.collect(slot) } {
+                sink(completion);
+                handed += 1;
+            }
+            self.release(&mut returned, slot.into(), core.record(slot));
+        }
+        self.flush(&mut returned);
+        handed
+    }
+
+    /// A slot of this submitter's is free: into the stash, or on its way back to the free set.
     #[inline(always)]
-    pub(super) fn give_back(&mut self, w: usize, bits: u64) {
-        self.mine[w] &= !bits;
-        if bits != 0 {
-            self.queue.core().free.put(w, bits);
+    fn release(&mut self, drained: &mut Drained, slot: u32, record: &Record<B>) {
+        if self.stashed < self.room {
+            self.stash(slot, record);
+        } else {
+            self.give_back(drained, slot as u16);
         }
     }
 
-    /// The reap holder's section: at most one ring long. Returns own completions handed out and whom to wake.
+    #[inline(always)]
+    fn give_back(&mut self, drained: &mut Drained, slot: u16) {
+        self.reach(drained, usize::from(slot) / 64);
+        drained.freed |= 1 << (slot % 64);
+    }
+
+    /// The drainer's section: at most one ring long. Returns own completions handed out and whom to wake.
     fn drain(&mut self, sink: &mut impl FnMut(Completion<B>)) -> (usize, u64) {
         let queue = self.queue;
-        let mut drained = Drained { word: 0, freed: 0, parked: 0, taken: 0, handed: 0, woken: 0 };
-        queue.reaping.gate.answer();
+        let mut drained = Drained::default();
         let was_broken = queue.broken().is_some();
-        let owner = State::owned_by(self.number);
-        for _ in 0..self.ready() {
-            // SAFETY: this thread holds the reap gate.
-            let entry = unsafe { queue.reaping.consumer.with(|consumer| queue.core().ring.take(consumer)) };
-            drained.taken += 1;
-            if let Some((record, released)) = queue.core().settle_plain(entry, owner) {
-                // SAFETY: the device gave the slot's chain back, as `settle_plain` checked; its state says that both
-                // exist.
-                let (token, buffer) = unsafe { record.take_whole() };
-                record.set_state(released);
-                self.reach(&mut drained, entry.id as usize / 64);
-                drained.free(entry.id as u16);
-                drained.handed += 1;
-                sink(Completion { token, result: Ok(()), buffer: Some(buffer) });
-                continue;
+        let (consumer, ready) = self.ready();
+        let mut taken = 0;
+        while taken < ready {
+            let entry = queue.core().ring.ahead(consumer, taken);
+            if let Err(violation) = self.settle(entry, &mut drained, sink) {
+                // What is not believed was not taken.
+                queue.break_with(violation);
+                break;
             }
-            match queue.core().settle(entry) {
-                Ok((slot, state, answer)) => self.finish(slot, state, answer, &mut drained, sink),
-                Err(violation) => {
-                    drained.taken -= 1;
-                    queue.break_with(violation);
-                    break;
-                }
-            }
+            taken += 1;
         }
-        queue.reaping.counters.completed.add(drained.taken);
+        // SAFETY: it is this thread's turn to drain.
+        unsafe { queue.ends.reaping.consumer.with(|consumer| consumer.advance(taken)) };
+        queue.ends.reaping.completed.add(taken as u64);
         self.flush(&mut drained);
         // Nobody's completion comes any more: whoever sleeps on one is to know.
         if !was_broken && queue.broken().is_some() {
@@ -151,22 +236,51 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         (drained.handed, drained.woken)
     }
 
-    /// Used entries that may be taken now. The caller holds the reap gate.
+    /// Completes one used entry.
     #[inline(always)]
-    fn ready(&self) -> u16 {
+    fn settle(
+        &mut self,
+        entry: UsedEntry,
+        drained: &mut Drained,
+        sink: &mut impl FnMut(Completion<B>),
+    ) -> Result<(), Violation> {
+        let core = self.queue.core();
+        let Some((record, state)) = core.settle_plain(entry, State::if_plain) else {
+            let (slot, state, answer) = core.settle(entry)?;
+            self.finish(slot, state, answer, drained, sink);
+            return Ok(());
+        };
+        if let Some(released) = state.released_if_owned(self.number) {
+            // SAFETY: the device gave the slot's chain back, as `settle_plain` checked; its state says that both exist.
+            let (token, buffer) = unsafe { record.take_whole() };
+            record.set_state(released);
+            self.release(drained, entry.id, record);
+            drained.handed += 1;
+            sink(Completion { token, result: Ok(()), buffer: Some(buffer) });
+        } else {
+            record.set_word(Answer::OK.0);
+            record.set_state(state.moved_to(State::PARKED));
+            self.park(drained, entry.id as u16, state);
+        }
+        Ok(())
+    }
+
+    /// Used entries that may be taken now. It is the caller's turn to drain.
+    #[inline(always)]
+    fn ready(&self) -> (Consumer, usize) {
         let queue = self.queue;
         // SAFETY: by this function's condition.
-        let (ready, outstanding) = unsafe {
-            queue.reaping.consumer.with(|consumer| {
+        let (consumer, ready, outstanding) = unsafe {
+            queue.ends.reaping.consumer.with(|consumer| {
                 let ready = queue.core().ring.look(consumer);
                 // After the look: `published` is stored before the index whose answer was just seen.
-                (ready, consumer.behind(queue.publishing.published.load(Ordering::Relaxed) as u16))
+                (*consumer, ready, consumer.behind(queue.ends.publishing.published.load(Ordering::Relaxed)))
             })
         };
         if ready > outstanding && queue.broken().is_none() {
             queue.break_with(Violation::IndexJump);
         }
-        if queue.reaping.broken.load(Ordering::Relaxed) == 0 { ready } else { 0 }
+        (consumer, if queue.broken.load(Ordering::Relaxed) == 0 { ready.into() } else { 0 })
     }
 
     /// The next slots are of this word.
@@ -187,22 +301,22 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         drained: &mut Drained,
         sink: &mut impl FnMut(Completion<B>),
     ) {
-        self.reach(drained, usize::from(slot) / 64);
         if state.has(State::SPECIAL) {
             return self.finish_special(slot, state, answer, drained, sink);
         }
         let core = self.queue.core();
+        core.restore(slot, state);
         if state.owner() == self.number {
             // SAFETY: the device gave the slot's chain back, as `settle` checked, and `state` is what it says.
             let (token, buffer) = unsafe { core.empty(slot, state) };
             core.record(slot).set_state(state.released());
-            drained.free(slot);
+            self.release(drained, slot.into(), core.record(slot));
             drained.handed += 1;
             sink(Completion { token, result: answer.result(), buffer });
         } else {
             core.record(slot).set_word(answer.0);
             core.record(slot).set_state(state.moved_to(State::PARKED));
-            drained.park(slot, state);
+            self.park(drained, slot, state);
         }
     }
 
@@ -216,35 +330,48 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         sink: &mut impl FnMut(Completion<B>),
     ) {
         let core = self.queue.core();
-        // SAFETY: settled by this thread, which holds the reap gate.
+        // SAFETY: settled by this thread, whose turn it is to drain.
         match unsafe { core.follow(slot, state, answer, State::STAGED) } {
-            Next::Staged(_) => self.queue.publish(self.number, usize::from(slot) / 64, 1 << (slot % 64)),
+            Next::Staged(_) => self.queue.publish(self.number, &[slot]),
             Next::Released if state.owner() == self.number => {
                 core.record(slot).set_state(state.released());
-                drained.free(slot);
+                self.release(drained, slot.into(), core.record(slot));
             }
             // The slot counts as its submitter's until that one takes it, so it goes through the parked set as well.
             Next::Released => {
                 core.park_empty(slot, State::owned_by(state.owner()));
-                drained.park(slot, state);
+                self.park(drained, slot, state);
             }
             Next::Finished(token, buffer, answer) if state.owner() == self.number => {
                 core.record(slot).set_state(state.released());
-                drained.free(slot);
+                self.release(drained, slot.into(), core.record(slot));
                 drained.handed += 1;
                 sink(Completion { token, result: answer.result(), buffer });
             }
             Next::Finished(token, buffer, answer) => {
                 core.park(slot, token, buffer, answer, State::owned_by(state.owner()));
-                drained.park(slot, state);
+                self.park(drained, slot, state);
             }
         }
+    }
+
+    /// Another submitter's slot is done: its bit goes into the parked set, and its submitter is to be woken.
+    #[inline(always)]
+    fn park(&mut self, drained: &mut Drained, slot: u16, state: State) {
+        self.reach(drained, usize::from(slot) / 64);
+        drained.parked |= 1 << (slot % 64);
+        drained.woken |= 1 << state.owner();
     }
 
     /// Puts the collected slots of one word where they belong.
     #[inline(always)]
     fn flush(&mut self, drained: &mut Drained) {
-        self.give_back(drained.word, core::mem::take(&mut drained.freed));
+        let freed = core::mem::take(&mut drained.freed);
+        if freed != 0 {
+            self.mine[drained.word] &= !freed;
+            self.claimed -= freed.count_ones();
+            self.queue.core().free.put(drained.word, freed);
+        }
         if drained.parked != 0 {
             self.queue.core().parked.put(drained.word, core::mem::take(&mut drained.parked));
         }
@@ -254,16 +381,22 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     /// somebody else is draining, or the queue is broken: reap, look at [`SharedQueue::broken`] and ask again before
     /// waiting. (There is one event index and many submitters: one that wished for a later completion would move
     /// another's wish away.) Without EVENT_IDX the wish lasts: every later completion interrupts.
+    ///
+    /// A submitter that may sleep now and has nothing in the queue empties its stash: others may need the slots.
     pub fn arm(&mut self) -> bool {
         let queue = self.queue;
-        if queue.broken().is_some() || !queue.reaping.gate.enter() {
+        if queue.broken().is_some() || !queue.ends.reaping.turn.enter() {
             return true;
         }
-        // SAFETY: this thread holds the reap gate.
-        let ready = unsafe { queue.reaping.consumer.with(|consumer| queue.core().ring.arm(consumer, 1)) };
-        // Under the gate, where nobody else can be parking something for this submitter.
+        // SAFETY: it is this thread's turn to drain.
+        let ready = unsafe { queue.ends.reaping.consumer.with(|consumer| queue.core().ring.arm(consumer, 1)) };
+        // In turn, where nobody else can be parking something for this submitter.
         let parked = (0..queue.core().parked.len()).any(|w| queue.core().parked.peek(w) & self.mine[w] != 0);
-        queue.reaping.gate.leave() || ready || parked
+        queue.ends.reaping.turn.leave();
+        if !ready && !parked && self.claimed == self.stashed {
+            self.trim(0);
+        }
+        ready || parked
     }
 
     /// Withdraws a request that the device does not know yet; `None` when it does, or when the ticket is not of this
@@ -282,50 +415,37 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         if known || core.staged.take_of(word, bit) == 0 {
             return None;
         }
-        if state.has(State::LARGE_TABLE) {
-            core.return_table(ticket.slot);
-        }
+        core.restore(ticket.slot, state);
         // SAFETY: its bit was taken out of the staged set, so no publisher will see it: the slot is this thread's.
         let (token, buffer) = unsafe { core.empty(ticket.slot, state) };
         core.record(ticket.slot).set_state(state.released());
-        self.give_back(word, bit);
+        self.unclaim(ticket.slot);
+        self.trim(self.room);
         Some(Completion { token, result: Err(Error::Gone(Gone::Cancelled)), buffer })
     }
 
     /// Notes an interrupt for the statistics; the caller is the one thread that waits for this queue's interrupts.
     pub fn note_interrupt(&self) {
-        self.queue.reaping.counters.interrupts.add(1);
+        self.queue.cold.interrupts.add(1);
     }
 }
 
 impl<B: Buffer, D: Doorbell, W: Wake> Drop for Submitter<'_, '_, B, D, W> {
     /// A submitter that leaves requests behind keeps its number: they are parked for it until the queue is reclaimed.
     fn drop(&mut self) {
-        if self.mine == [0; MAX_WORDS] {
-            self.queue.leave(self.number);
+        self.trim(0);
+        if self.claimed == 0 {
+            self.queue.leave(self.number, self.room);
         }
     }
 }
 
 /// What a drain collected: slots of one word to be put back or parked, and whom to wake.
+#[derive(Default)]
 struct Drained {
     word: usize,
     freed: u64,
     parked: u64,
-    taken: u64,
     handed: usize,
     woken: u64,
-}
-
-impl Drained {
-    #[inline(always)]
-    fn free(&mut self, slot: u16) {
-        self.freed |= 1 << (slot % 64);
-    }
-
-    #[inline(always)]
-    fn park(&mut self, slot: u16, state: State) {
-        self.parked |= 1 << (slot % 64);
-        self.woken |= 1 << state.owner();
-    }
 }

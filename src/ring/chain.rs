@@ -10,14 +10,15 @@
 //! *Indirect*: one static descriptor a slot, which points to the slot's table: header, up to six segments, status.
 //!
 //! A slot's table holds its header at 0 and its status at 7, static; a chain through it runs by `next`. Longer chains
-//! take a table from the pool ([`Pool`]) and give it back with the answer.
+//! take a table from the pool ([`Pool`]) and give it back with the answer. In either form a chain of one segment is one
+//! store of one descriptor ([`Chains::one`]); whatever else was changed is put back when the chain is ([`Chains::restore`]).
 //!
 //! Invariants: a head names exactly one slot ([`Chains::slot_of`] inverts what the builders return); no chain is longer
 //! than the ring but on a ring of 2, where an indirect table of 3 is the shortest there is.
 //! Specification: 2.7.5, 2.7.5.3 Indirect Descriptors, 2.7.4 Message Framing.
 use crate::dma::{DeviceAddress, DmaBlock, Segment};
-use crate::memory::Records;
-use crate::ring::split::{NEXT_SHIFT, SplitRing, descriptor_word, store_descriptor, store_words};
+use crate::memory::{Column, Records};
+use crate::ring::split::{NEXT_SHIFT, SplitRing, descriptor_word, store_descriptor};
 use crate::spec::descriptor_flag::{INDIRECT, NEXT, WRITE};
 
 /// Data segments that a slot's own table holds.
@@ -57,7 +58,8 @@ impl Flow {
     /// How many of `bytes` the device may write: all or none, without a branch.
     #[inline(always)]
     pub(crate) const fn writable(self, bytes: u32) -> u32 {
-        bytes & (self as u32).wrapping_sub(1)
+        const MASKS: [u32; 2] = [u32::MAX, 0];
+        bytes & MASKS[self as usize]
     }
 }
 
@@ -65,7 +67,7 @@ impl Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) id: u16,
-    /// It is not the slot's usual head.
+    /// It is the slot's other head, or the usual one with a chain that is to be [restored](Chains::restore).
     pub(crate) other: bool,
 }
 
@@ -73,12 +75,16 @@ pub(crate) struct Head {
 pub(crate) struct Chains<'m> {
     form: Form,
     slots: u16,
+    /// How far a slot's other head is from its usual one: direct, a group of descriptors; indirect, they are the same.
+    other_by: u16,
     tables: Option<Tables<'m>>,
-    /// Direct: the group of data descriptors, entry `n` for slot `n`.
-    data: Option<Records<'m, 16>>,
-    /// Direct: flags and `next` of slot 0's data descriptor, by [`Flow`]. A slot's
-    /// status is as far from slot 0's as the slot is, so that its own word is one addition away.
+    /// The slots' (first) data descriptors.
+    data: Column<'m>,
+    /// Flags and `next` of slot 0's data descriptor, by [`Flow`].
     words: [u64; 2],
+    /// What the word of a slot's data descriptor has more than that of the slot before. Direct: its status is one
+    /// further on. Indirect: nothing, each table is the same.
+    word_step: u64,
 }
 
 /// The slots' own indirect tables.
@@ -111,16 +117,18 @@ impl<'m> Chains<'m> {
                 entries: Records::new(block, TABLE * (slots as usize).next_power_of_two())?,
                 base: block.device_address(),
             }),
-            None if form == Form::Indirect => return None,
             None => None,
         };
-        // `slots` and its next power of two together never exceed the ring: slots are at most a third of it.
-        let data = match form {
-            Form::Direct => Some(ring.descriptors_from(slots, slots.next_power_of_two())?),
-            Form::Indirect => None,
+        let count = slots.next_power_of_two();
+        let (data, status, word_step) = match (form, &tables) {
+            // `slots` and its next power of two together never exceed the ring: slots are at most a third of it.
+            (Form::Direct, _) => (ring.descriptors_from(slots, count)?, 2 * slots, 1 << NEXT_SHIFT),
+            (Form::Indirect, tables) => (tables.as_ref()?.entries.column(1, TABLE, count.into())?, STATUS_ENTRY, 0),
         };
-        let word = |flow: Flow| descriptor_word(0, NEXT | flow.flag(), 2 * slots);
-        Some(Self { form, slots, tables, data, words: [word(Flow::FromDevice), word(Flow::FromDriver)] })
+        let word = |flow: Flow| descriptor_word(0, NEXT | flow.flag(), status);
+        let words = [word(Flow::FromDevice), word(Flow::FromDriver)];
+        let other_by = if form == Form::Direct { slots } else { 0 };
+        Some(Self { form, slots, other_by, tables, data, words, word_step })
     }
 
     /// Writes what never changes of a slot: once, before the ring is used, and again after a reset.
@@ -146,44 +154,36 @@ impl<'m> Chains<'m> {
         }
     }
 
+    /// Where a chain through the slot's own table starts.
     fn table_head(&self, slot: u16) -> Head {
-        match self.form {
-            Form::Direct => Head { id: self.slots + slot, other: true },
-            Form::Indirect => Head { id: slot, other: false },
-        }
+        Head { id: slot + self.other_by, other: self.other_by != 0 }
     }
 
-    /// A chain with one data segment.
+    /// Where a chain starts that is neither that nor one of one segment.
+    fn other_head(&self, slot: u16) -> Head {
+        Head { id: slot + self.other_by, other: true }
+    }
+
+    /// A chain with one data segment: in either form it starts at the slot's usual head.
     #[inline(always)]
-    pub(crate) fn one(&self, ring: &SplitRing<'_>, slot: u16, header: Segment, data: Segment, flow: Flow) -> Head {
-        if let Some(table) = &self.data {
-            let word = self.words[flow as usize] + u64::from(data.len()) + (u64::from(slot) << NEXT_SHIFT);
-            store_words(table, slot.into(), data.address(), word);
-            return Head { id: slot, other: false };
-        }
-        self.inline(ring, slot, header, &[data], flow)
+    pub(crate) fn one(&self, slot: usize, data: Segment, flow: Flow) -> Head {
+        let word = self.words[flow as usize] + data.wide_len() + (slot as u64).wrapping_mul(self.word_step);
+        self.data.store(slot, [data.address().0, word]);
+        Head { id: slot as u16, other: false }
     }
 
-    /// A chain without data.
+    /// A chain without data. To be [restored](Self::restore).
     pub(crate) fn none(&self, ring: &SplitRing<'_>, slot: u16, header: Segment) -> Head {
-        if self.form == Form::Direct {
-            ring.describe(self.slots + slot, header, NEXT, 2 * self.slots + slot);
-            return Head { id: self.slots + slot, other: true };
+        match &self.tables {
+            Some(tables) if self.form == Form::Indirect => tables.store(slot, 0, header, NEXT, STATUS_ENTRY),
+            _ => ring.describe(self.slots + slot, header, NEXT, 2 * self.slots + slot),
         }
-        self.inline(ring, slot, header, &[], Flow::FromDriver)
+        self.other_head(slot)
     }
 
-    /// A chain of at most [`INLINE`] segments through the slot's own table.
-    pub(crate) fn inline(
-        &self,
-        ring: &SplitRing<'_>,
-        slot: u16,
-        header: Segment,
-        data: &[Segment],
-        flow: Flow,
-    ) -> Head {
+    /// A chain of one to [`INLINE`] segments through the slot's own table.
+    pub(crate) fn inline(&self, ring: &SplitRing<'_>, slot: u16, data: &[Segment], flow: Flow) -> Head {
         if let Some(tables) = &self.tables {
-            tables.store(slot, 0, header, NEXT, if data.is_empty() { STATUS_ENTRY } else { 1 });
             for (at, segment) in (1u16..).zip(data) {
                 let next = if at as usize == data.len() { STATUS_ENTRY } else { at + 1 };
                 tables.store(slot, at, *segment, NEXT | flow.flag(), next);
@@ -195,7 +195,7 @@ impl<'m> Chains<'m> {
         self.table_head(slot)
     }
 
-    /// A chain through table `table` of the pool, in place of the slot's own.
+    /// A chain through table `table` of the pool, in place of the slot's own. To be [restored](Self::restore).
     #[allow(clippy::too_many_arguments, reason = "a chain is these parts")]
     pub(crate) fn large(
         &self,
@@ -207,31 +207,32 @@ impl<'m> Chains<'m> {
         data: &[Segment],
         flow: Flow,
     ) -> Head {
-        let head = self.table_head(slot);
+        let head = self.other_head(slot);
         ring.describe(head.id, pool.write(table, frame, data, flow), INDIRECT, 0);
         head
     }
 
-    /// After a chain through the pool has come back: the head is the slot's own again.
-    pub(crate) fn restore(&self, ring: &SplitRing<'_>, slot: u16) {
-        if self.form == Form::Indirect {
+    /// After a chain without data or through the pool has come back: [`Chains::one`] finds what it relies on.
+    pub(crate) fn restore(&self, ring: &SplitRing<'_>, slot: u16, header: Segment) {
+        if let (Form::Indirect, Some(tables)) = (self.form, &self.tables) {
             self.point_to_table(ring, slot);
+            tables.store(slot, 0, header, NEXT, 1);
         }
     }
 
-    /// The slot that a used id names, and whether by its other head; `None` for an id that is no head.
-    pub(crate) fn slot_of(&self, id: u32) -> Option<(u16, bool)> {
+    /// The slot that a used id names; `None` for an id that is no head.
+    pub(crate) fn slot_of(&self, id: u32) -> Option<u16> {
         let slots = u32::from(self.slots);
         if id < slots {
-            return Some((id as u16, false));
+            return Some(id as u16);
         }
-        (self.form == Form::Direct && id < 2 * slots).then(|| ((id - slots) as u16, true))
+        (self.form == Form::Direct && id < 2 * slots).then(|| (id - slots) as u16)
     }
 
-    /// A slot's usual or other head.
+    /// The id of a slot's usual or other head.
     #[inline(always)]
     pub(crate) fn head_of(&self, slot: u16, other: bool) -> u16 {
-        if other { self.slots + slot } else { slot }
+        slot + if other { self.other_by } else { 0 }
     }
 
     /// Whether several segments can share a chain.

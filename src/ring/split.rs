@@ -14,7 +14,7 @@
 //! alignment of 4 allows, so that its 8-byte entries are naturally aligned and eight of them fill a line.
 use crate::barrier;
 use crate::dma::{DeviceAddress, DmaBlock, Segment};
-use crate::memory::Records;
+use crate::memory::{Column, Records};
 use crate::ring::crossed;
 use crate::spec::SUPPRESS;
 #[cfg(all(test, loom))]
@@ -58,48 +58,67 @@ impl RingLayout {
     }
 }
 
-/// The driver's side of the available ring: a private shadow, one per ring, held by whoever may publish.
+/// The driver's side of the available ring: a private shadow, one per ring, held by whoever may publish. It counts from
+/// the start of the ring; the ring's own indices are the lowest 16 bits of that.
 #[derive(Debug, Default)]
 pub(crate) struct Producer {
     /// Entries stored so far.
-    tail: u16,
-    /// What `avail.idx` says.
-    published: u16,
+    tail: u64,
+    /// Entries that the device was told of: `avail.idx`.
+    published: u64,
 }
 
 impl Producer {
     /// What the next publish will tell the device.
     #[inline(always)]
-    pub(crate) fn next(&self) -> u16 {
+    pub(crate) fn next(&self) -> u64 {
         self.tail
     }
 
-    /// Entries stored and not yet published.
+    /// Entries that the device was told of.
     #[inline(always)]
-    pub(crate) fn unpublished(&self) -> u16 {
-        self.tail.wrapping_sub(self.published)
+    pub(crate) fn published(&self) -> u64 {
+        self.published
     }
 }
 
-/// The driver's side of the used ring: a private shadow, one per ring, held by whoever may drain.
+/// The driver's side of the used ring: a private shadow, one per ring, held by whoever may drain. It counts as
+/// [`Producer`] does.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Consumer {
     /// Entries taken so far.
-    head: u16,
+    head: u64,
     /// The used index when it was last read.
     seen: u16,
 }
 
 impl Consumer {
+    /// Entries taken so far.
+    #[inline(always)]
+    pub(crate) fn taken(self) -> u64 {
+        self.head
+    }
+
     /// Entries known to be there and not yet taken.
     #[inline(always)]
     pub(crate) fn known(self) -> u16 {
-        self.seen.wrapping_sub(self.head)
+        self.seen.wrapping_sub(self.head as u16)
+    }
+
+    /// Takes the next `count` entries.
+    #[inline(always)]
+    pub(crate) fn advance(&mut self, count: usize) {
+        self.head += count as u64;
+    }
+
+    /// Gives the last entry back.
+    pub(crate) fn retreat(&mut self) {
+        self.head -= 1;
     }
 
     /// Believes no entry that was not taken yet.
     pub(crate) fn forget(&mut self) {
-        self.seen = self.head;
+        self.seen = self.head as u16;
     }
 
     /// Chains published and not taken back: what the used index may be ahead by.
@@ -108,10 +127,10 @@ impl Consumer {
         self.behind(producer.published)
     }
 
-    /// How far the entries taken are behind an available index.
+    /// How far the entries taken are behind those that the device was told of.
     #[inline(always)]
-    pub(crate) fn behind(self, published: u16) -> u16 {
-        published.wrapping_sub(self.head)
+    pub(crate) fn behind(self, published: u64) -> u16 {
+        published.wrapping_sub(self.head) as u16
     }
 }
 
@@ -171,26 +190,26 @@ impl<'m> SplitRing<'m> {
         store_descriptor(&self.descriptors, index as usize, buffer, flags, next);
     }
 
-    /// `count` (a power of two) of the descriptors from `first` on as a table of their own; `None` if they are not all
-    /// inside.
-    pub(crate) fn descriptors_from(&self, first: u16, count: u16) -> Option<Records<'m, 16>> {
-        self.descriptors.part(first.into(), count.into())
+    /// `count` (a power of two) of the descriptors from `first` on; `None` if they are not all inside.
+    pub(crate) fn descriptors_from(&self, first: u16, count: u16) -> Option<Column<'m>> {
+        self.descriptors.column(first.into(), 1, count.into())
     }
 
     /// Stores the next available entry. The device does not know of it before [`Self::publish`].
     #[inline(always)]
     pub(crate) fn offer(&self, producer: &mut Producer, head: u16) {
         self.available.store16::<0>(producer.tail as usize, head);
-        producer.tail = producer.tail.wrapping_add(1);
+        producer.tail += 1;
     }
 
     /// Makes every stored entry available: one index store for all of them.
     #[inline(always)]
     pub(crate) fn publish(&self, producer: &mut Producer) -> Published {
-        let range = Published { old: producer.published, new: producer.tail };
+        let new = producer.tail;
+        let range = Published { old: producer.published as u16, new: new as u16 };
         barrier::entries_before_index();
-        self.available_head.store16::<INDEX>(0, producer.tail);
-        producer.published = producer.tail;
+        self.available_head.store16::<INDEX>(0, range.new);
+        producer.published = new;
         range
     }
 
@@ -208,24 +227,32 @@ impl<'m> SplitRing<'m> {
     /// Reads the used index and returns how many entries are there to take, however wrong the device may be about it.
     #[inline(always)]
     pub(crate) fn look(&self, consumer: &mut Consumer) -> u16 {
-        consumer.seen = self.used_head.load16::<INDEX>(0);
+        let seen = self.used_head.load16::<INDEX>(0);
         barrier::index_before_used_entries();
-        consumer.known()
+        consumer.seen = seen;
+        seen.wrapping_sub(consumer.head as u16)
     }
 
     /// Takes the next used entry; only after [`Self::look`] said that there is one.
     #[inline(always)]
     pub(crate) fn take(&self, consumer: &mut Consumer) -> UsedEntry {
-        let entry = self.used.load64::<0>(consumer.head as usize);
-        consumer.head = consumer.head.wrapping_add(1);
-        UsedEntry { id: entry as u32, len: (entry >> 32) as u32 }
+        let entry = self.ahead(*consumer, 0);
+        consumer.advance(1);
+        entry
+    }
+
+    /// The used entry behind the next `skip`, to be read once and taken by [`Consumer::advance`].
+    #[inline(always)]
+    pub(crate) fn ahead(&self, consumer: Consumer, skip: usize) -> UsedEntry {
+        let (id, len) = self.used.load_pair::<0>((consumer.head as usize).wrapping_add(skip));
+        UsedEntry { id, len }
     }
 
     /// Asks for an interrupt once `want` (at least 1) more entries are used, and looks again. True: they are there
     /// already, and an interrupt may not come.
     pub(crate) fn arm(&self, consumer: &mut Consumer, want: u16) -> bool {
         if self.event_idx {
-            self.used_event.store16::<0>(0, consumer.head.wrapping_add(want).wrapping_sub(1));
+            self.used_event.store16::<0>(0, (consumer.head as u16).wrapping_add(want).wrapping_sub(1));
         } else {
             self.available_head.store16::<FLAGS>(0, 0);
         }
@@ -245,7 +272,7 @@ impl<'m> SplitRing<'m> {
     pub(crate) fn never_interrupt(&self, consumer: Consumer) {
         self.disarm();
         if self.event_idx {
-            self.used_event.store16::<0>(0, consumer.head.wrapping_sub(1));
+            self.used_event.store16::<0>(0, (consumer.head as u16).wrapping_sub(1));
         }
     }
 
@@ -330,13 +357,7 @@ pub(crate) const fn descriptor_word(len: u32, flags: u16, next: u16) -> u64 {
 
 /// Stores one descriptor of a ring's or a slot's table: two plain stores.
 #[inline(always)]
-pub(crate) fn store_words(table: &Records<'_, 16>, index: usize, address: DeviceAddress, word: u64) {
-    table.store64::<0>(index, address.0);
-    table.store64::<8>(index, word);
-}
-
-/// As [`store_words`], from the descriptor's parts.
-#[inline(always)]
 pub(crate) fn store_descriptor(table: &Records<'_, 16>, index: usize, buffer: Segment, flags: u16, next: u16) {
-    store_words(table, index, buffer.address(), descriptor_word(buffer.len(), flags, next));
+    table.store64::<0>(index, buffer.address().0);
+    table.store64::<8>(index, descriptor_word(buffer.len(), flags, next));
 }

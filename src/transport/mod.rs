@@ -24,6 +24,7 @@
 //! ```
 #![deny(unsafe_code)]
 use crate::dma::DeviceAddress;
+use crate::geometry::Driving;
 use crate::spec::Features;
 use core::fmt;
 
@@ -47,12 +48,17 @@ pub struct QueueId(pub u16);
 /// let at = DeviceAddress(0x1000);
 /// let anywhere = RingAddresses { size: 4, descriptors: at, driver: at, device: at };
 /// ```
+///
+/// Those of a [`crate::queue::Prepared`] can be copied, but programmed only once, into the device that the queue was
+/// laid out for, and before its next reset: after that the queue has to be reclaimed, and asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingAddresses {
     size: u16,
     descriptors: DeviceAddress,
     driver: DeviceAddress,
     device: DeviceAddress,
+    /// When a queue was asked for them; `None`: whoever made them promised more than that.
+    driving: Option<Driving>,
 }
 
 #[allow(unsafe_code)]
@@ -71,7 +77,17 @@ impl RingAddresses {
         driver: DeviceAddress,
         device: DeviceAddress,
     ) -> Self {
-        Self { size, descriptors, driver, device }
+        Self { size, descriptors, driver, device, driving: None }
+    }
+
+    /// The same areas, to be programmed only while the device is driven as it is now.
+    pub(crate) fn within(self, driving: Driving) -> Self {
+        Self { driving: Some(driving), ..self }
+    }
+
+    /// Whether they may be programmed into a device that is driven so.
+    pub(crate) fn belong(&self, driving: Driving) -> bool {
+        self.driving.is_none_or(|own| own == driving)
     }
 
     /// Descriptors: for a split ring a power of two, at most what the device offered.

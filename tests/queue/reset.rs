@@ -1,7 +1,7 @@
 //! After a reset: every request comes back once, the queue works again, and without a proof nothing moves.
 use crate::fake::{Config, Lie, Order, ResetBehaviour};
-use crate::rig::{Clock, Live, Owned, World, outcomes, pattern, restart};
-use drv_virtio_block::device::BringUpError;
+use crate::rig::{Clock, Live, Owned, World, grants, outcomes, pattern, restart};
+use drv_virtio_block::device::{BringUpError, Wishes};
 use drv_virtio_block::queue::{Chaining, QueueOptions};
 use drv_virtio_block::request::{Completion, Error, Gone, Lba, Request};
 use drv_virtio_block::transport::QueueId;
@@ -226,4 +226,34 @@ fn queues_of_one_device_are_reclaimed_each_with_its_own_requests() {
     }
     assert_eq!(live.heap.lent(), 0);
     live.device.assert_no_faults();
+}
+
+#[test]
+fn rings_are_for_the_device_of_their_queue_and_asked_for_again_after_its_reset() {
+    let (mut here, mut there) = (World::new(Config::default()), World::new(Config::default()));
+    let foreign = here.prepared(&options(Chaining::Direct)).queue.addresses();
+    let Live { device, running, queue, .. } = there.prepared(&options(Chaining::Direct));
+    let before = queue.addresses();
+    let wishes = Wishes { queue_size: before.size(), ..Wishes::default() };
+    let mut stopped = running.reset(&Clock::default()).expect("an answer to the reset");
+    for rings in [foreign, before] {
+        let driver = stopped.negotiate(&Clock::default(), &wishes, &grants(&device)).expect("the same device");
+        let failed = driver.program(QueueId(0), &rings).unwrap_err();
+        assert_eq!(failed.why, BringUpError::Rings(QueueId(0)));
+        stopped = failed.device.quiesce(&Clock::default()).expect("an answer to the reset");
+    }
+    let _running = restart(stopped, &queue, &device);
+    device.assert_no_faults();
+}
+
+#[test]
+fn rings_are_one_queues() {
+    let mut world = World::new(Config { num_queues: 2, ..Config::default() });
+    let wishes = Wishes { queues: 2, queue_size: 64, ..Wishes::default() };
+    let Live { device, running, queue: queues, .. } = world.start(&wishes, &options(Chaining::Direct));
+    let stopped = running.reset(&Clock::default()).expect("an answer to the reset");
+    let rings = queues[0].addresses();
+    let driver = stopped.negotiate(&Clock::default(), &wishes, &grants(&device)).expect("the same device");
+    let driver = driver.program(QueueId(1), &rings).expect("a ring that fits");
+    assert_eq!(driver.program(QueueId(0), &rings).unwrap_err().why, BringUpError::Rings(QueueId(0)));
 }

@@ -94,6 +94,7 @@ fn every_submitter_uses_every_slot_when_it_is_alone() {
         assert_eq!((refused.why, refused.request.token()), (Refusal::Full, 5));
         live.device.process_all(0);
         assert_eq!(take(submitter).len(), 100);
+        assert!(!submitter.arm(), "it may sleep, and leaves its stash to others");
     }
     assert_eq!(live.queue.statistics().full, 2);
     live.device.assert_no_faults();
@@ -109,10 +110,12 @@ fn slots_that_a_batch_reserved_and_did_not_use_are_given_back() {
         batch.push(Request::flush().with_token(1)).unwrap();
         assert_eq!(two.submit(Request::flush()).unwrap_err().why, Refusal::Full, "reserved");
         batch.publish();
-        drop(one.batch(64));
-        flushes(&mut two, 0, 63);
+        // The stash keeps 32.
+        flushes(&mut two, 0, 31);
+        assert_eq!(two.submit(Request::flush()).unwrap_err().why, Refusal::Full);
         live.device.process_all(0);
-        assert_eq!((take(&mut one).len(), take(&mut two).len()), (1, 63));
+        assert_eq!((take(&mut one).len(), take(&mut two).len()), (1, 31));
+        assert!(!one.arm() && !two.arm(), "both may sleep, and have nothing left");
     }
     live.device.assert_no_faults();
 }
