@@ -4,9 +4,10 @@
 use crate::backend::Backend;
 use crate::check::Check;
 use crate::cli::{Bench, Format};
+use crate::cpu;
 use crate::disk::Disk;
 use crate::environment::Environment;
-use crate::figures::Cell;
+use crate::figures::{self, Cell};
 use crate::image;
 use crate::job::Job;
 use crate::jobfile::Setting;
@@ -38,6 +39,9 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         Work::Jobs(jobs) => (each(&bed, jobs)?, Vec::new()),
         Work::Matrix(backend, place) => all(&bed, &backend, &place, args)?,
     };
+    if let Some(share) = figures::others(&cells).filter(|share| *share > cpu::POOR) {
+        eprintln!("note: others took {:.0} % of the processors: measure again when the host is idle", share * 100.0);
+    }
     let document = json::document(&environment, &cells, &checks);
     if args.output_format == Format::Json && args.output.is_none() {
         println!("{}", serde_json::to_string_pretty(&document)?);

@@ -206,6 +206,8 @@ settings! {
         event_idx: "event-idx", "SWITCH";
         /// on (always), auto (where it pays) or off
         indirect: "indirect", "SWITCH";
+        /// line or dense: where driver=raw keeps headers and statuses
+        layout: "layout", "LAYOUT";
         /// Virtual processors
         vcpus: "vcpus", "N";
         /// Raw image or block device, or null

@@ -36,6 +36,23 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Why a step did not run; an error of this type counts as skipped.
+#[derive(Debug)]
+pub(crate) struct Skip(pub(crate) String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// Whether the error says that a step did not run.
+pub(crate) fn is_skip(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Skip>().is_some()
+}
+
 /// The error as one line.
 pub(crate) fn line(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");

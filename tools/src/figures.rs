@@ -147,6 +147,13 @@ fn ratios_where(
         .collect()
 }
 
+/// The share of the processors that others took during the timed runs, if there were any.
+pub(crate) fn others(cells: &[Cell]) -> Option<f64> {
+    let timed = cells.iter().filter(|cell| cell.job.params.runtime_ms > 0).flat_map(|cell| &cell.samples);
+    let all: Vec<f64> = timed.map(|one| one.others).collect();
+    (!all.is_empty()).then(|| median(all))
+}
+
 /// The middle value; of an even number, the mean of the two in the middle; 0 of none.
 pub(crate) fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
@@ -233,6 +240,7 @@ pub(crate) mod tests {
             steady: true,
             elapsed: 1.5,
             cpu: (1.0, 0.5),
+            others: 0.0,
         }
     }
 
@@ -267,6 +275,18 @@ pub(crate) mod tests {
         assert!((figures.notifications_per_io - 0.25).abs() < 1e-9);
         assert!((figures.p50_ns - 7_000.0).abs() < 1e-9, "50 percent is the seventh");
         assert!((figures.p99_ns - 13_000.0).abs() < 1e-9, "99 percent is the thirteenth");
+    }
+
+    #[test]
+    fn only_timed_runs_tell_what_others_took() {
+        let mut timed = cell(&[(100, 50.0), (100, 50.0), (100, 50.0)]);
+        for (sample, share) in timed.samples.iter_mut().zip([0.5, 0.1, 0.2]) {
+            sample.others = share;
+        }
+        let counted =
+            Cell { job: Draft::of("number_ios=9").unwrap().finish().unwrap(), samples: timed.samples.clone() };
+        assert_eq!(others(&[timed, counted.clone()]), Some(0.2));
+        assert_eq!(others(&[counted]), None);
     }
 
     #[test]

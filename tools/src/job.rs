@@ -132,7 +132,7 @@ impl Draft {
     pub(crate) fn finish(mut self) -> Result<Job> {
         self.defaults();
         self.params.validate()?;
-        let backend = self.asked.settle(&self.params, |key| self.said(key))?;
+        let backend = self.asked.settle(&self.params, self.disk != "null", |key| self.said(key))?;
         self.contradictions(&backend)?;
         let mut disk =
             if backend.brings_disk() { Disk::Theirs } else { Disk::open(&self.disk, writes(self.params.rw))? };
@@ -153,7 +153,10 @@ impl Draft {
     fn defaults(&mut self) {
         let params = &mut self.params;
         if params.scenario.as_str() == "none" && params.runtime_ms == 0 && params.number_ios == 0 {
-            if params.icount {
+            if params.icount && self.asked.is_native() {
+                params.number_ios =
+                    callgrind::BATCHES * u64::from(params.iodepth_batch_submit) * u64::from(queues(params));
+            } else if params.icount {
                 params.number_ios = COUNTED_IOS;
             } else {
                 params.runtime_ms = RUNTIME_MS;

@@ -172,6 +172,7 @@ fn sample(outcome: &Outcome) -> Value {
     sample["cores"] = json!(outcome.distance());
     sample["retries"] = json!(outcome.retries);
     sample["steady"] = json!(outcome.steady);
+    sample["others"] = json!((outcome.others * 1e3).round() / 1e3);
     sample
 }
 

@@ -3,13 +3,17 @@
 //! Where to read: [`cli`] what can be typed; [`mod@bench`] the main job, of [`job`]s from [`jobfile`]s or the
 //! [`matrix`]; [`mod@run`] one run to a report, of what is [`running`]: a [`vm`] on a [`machine`], or the [`native`]
 //! bench on a [`server`] or a device of its own ([`backend`]); [`figures`], [`table`], [`json`] what is shown;
-//! [`testrun`] and [`scenarios`] what is tested. Every error is one line that says what to do.
+//! [`testrun`], [`scenarios`] and [`conformance`] what is tested. Every error is one line that says what to do.
 mod accel;
 mod backend;
+mod beds;
 mod bench;
 mod callgrind;
 mod check;
 mod cli;
+mod conformance;
+mod counts;
+mod cpu;
 mod disk;
 mod environment;
 mod fail;
@@ -20,6 +24,8 @@ mod image;
 mod job;
 mod jobfile;
 mod json;
+mod kills;
+mod lab;
 mod later;
 mod libtest;
 mod machine;
@@ -28,6 +34,7 @@ mod musts;
 mod native;
 mod native_matrix;
 mod native_musts;
+mod native_scenarios;
 mod pairs;
 mod pin;
 mod pingpong;

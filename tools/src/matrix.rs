@@ -174,6 +174,13 @@ mod tests {
     }
 
     #[test]
+    fn passes_that_were_asked_for_are_made_and_no_others() {
+        let plan = Plan::FULL.with_passes(Some(9));
+        assert_eq!((plan.passes, plan.more, plan.fewest), (9, 0, 9));
+        assert_eq!(Plan::FULL.with_passes(None).passes, Plan::FULL.passes);
+    }
+
+    #[test]
     fn the_issue_cells_are_all_there() {
         let names: Vec<String> =
             timed(2, Plan::QUICK).unwrap().iter().map(|timed| timed.cell.job.params.name.to_string()).collect();

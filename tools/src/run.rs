@@ -4,11 +4,12 @@
 //! is no partial result: a process that dies, a panic, a missing report or an unaccounted request are errors. Knows
 //! when runs are repeated, not what the lines mean (`heard`) nor how anything is started (`running`).
 use crate::callgrind::{self, Count};
+use crate::cpu::Usage;
 use crate::fail;
 use crate::heard::{self, Heard};
 use crate::job::Job;
 use crate::native::{Native, Process};
-use crate::pin::Pins;
+use crate::pin::{self, Pins};
 use crate::pingpong::{self, Distance};
 use crate::running::Running;
 use crate::verify;
@@ -52,6 +53,8 @@ pub(crate) struct Outcome {
     /// The processes' life, seconds, and the processor time they took (user, system).
     pub(crate) elapsed: f64,
     pub(crate) cpu: (f64, f64),
+    /// The share of the processors that others took meanwhile.
+    pub(crate) others: f64,
 }
 
 impl Outcome {
@@ -123,14 +126,14 @@ impl Bed {
 
     fn attempt(&self, job: &Job, watch: Watch<'_>) -> Result<Outcome> {
         let start = Instant::now();
-        let used = processor_time();
+        let before = Usage::now();
         let (boot, report, notes) = if job.params.icount && job.backend.is_native() {
             self.counted(job)?
         } else {
             self.reported(Running::start(self, job)?, job, watch)?
         };
         heard::account(job, &report)?;
-        let now = processor_time();
+        let (now, elapsed) = (Usage::now(), start.elapsed().as_secs_f64());
         Ok(Outcome {
             boot,
             report,
@@ -139,8 +142,9 @@ impl Bed {
             pingpong_ns: None,
             retries: 0,
             steady: true,
-            elapsed: start.elapsed().as_secs_f64(),
-            cpu: (now.0 - used.0, now.1 - used.1),
+            elapsed,
+            cpu: now.children_since(&before),
+            others: now.others_since(&before, pin::cores()?.len(), elapsed),
         })
     }
 
@@ -217,14 +221,4 @@ fn longest(job: &Job) -> Duration {
         return Duration::from_mins(1);
     }
     Duration::from_secs(30) + Duration::from_millis(2 * params.runtime_ms + 2 * params.number_ios)
-}
-
-/// User and system time of children that ended.
-fn processor_time() -> (f64, f64) {
-    use nix::sys::resource::{UsageWho, getrusage};
-    use nix::sys::time::TimeValLike;
-    getrusage(UsageWho::RUSAGE_CHILDREN).map_or((0.0, 0.0), |usage| {
-        let seconds = |time: nix::sys::time::TimeVal| time.num_microseconds() as f64 / 1e6;
-        (seconds(usage.user_time()), seconds(usage.system_time()))
-    })
 }

@@ -1,22 +1,19 @@
 //! `cargo xtask test`: steps in order, one line each, one last line that counts.
 //!
-//! A step is a check, a run of `cargo test` whose tests are counted singly, or a scenario under QEMU. What cannot run
-//! here is skipped, with the reason, and counted so. Knows how steps are run and counted; what they check stands in
-//! [`scenarios`] and in the packages' own tests.
-//!
-//! [`scenarios`]: crate::scenarios
-use crate::accel;
+//! A step is a check, a run of `cargo test` whose tests are counted singly, a scenario under QEMU, or one on one of the
+//! devices that the driver conforms to. What cannot run here is skipped, with the reason, and counted so. Knows how
+//! steps are run and counted; what they check stands in [`scenarios`], [`conformance`] and in the packages' own tests.
+use crate::beds::Beds;
 use crate::cli::Test;
-use crate::fail::{self, Failure, last};
+use crate::conformance::{self, Device, Mark};
+use crate::fail::{self, Failure, Skip, last};
 use crate::image;
+use crate::lab::{Lab, Run, Size};
 use crate::libtest::{self, Tally};
-use crate::machine::Accel;
+use crate::native_scenarios;
 use crate::process::capture;
-use crate::run::Bed;
-use crate::scenarios::{self, Lab, Scenario, Size};
-use crate::setup;
+use crate::scenarios::{self, Scenario};
 use crate::stop;
-use crate::vm::Hypervisor;
 use anyhow::Result;
 use std::fmt;
 use std::process::{Command, ExitCode};
@@ -26,18 +23,6 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_mins(20);
 /// What the loom models may take, building them included.
 const LOOM_LIMIT: Duration = Duration::from_mins(5);
-
-/// Why a step did not run; an error of this type counts as skipped.
-#[derive(Debug)]
-pub(crate) struct Skip(pub(crate) String);
-
-impl fmt::Display for Skip {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Skip {}
 
 /// Runs the command.
 pub(crate) fn run(args: &Test) -> Result<ExitCode> {
@@ -49,7 +34,7 @@ pub(crate) fn run(args: &Test) -> Result<ExitCode> {
     let mut all = Steps { filter: args.only.as_deref(), tally: Tally::default() };
     static_checks(&mut all)?;
     rust_tests(&mut all)?;
-    under_qemu(&mut all, args, size)?;
+    on_devices(&mut all, args, size)?;
     let Tally { passed, failed, skipped } = all.tally;
     if let (Some(filter), 0) = (&args.only, passed + failed + skipped) {
         anyhow::bail!("no step's name contains `{filter}`: leave --only out to see them all");
@@ -106,30 +91,67 @@ fn rust_tests(all: &mut Steps<'_>) -> Result<()> {
     })
 }
 
-fn under_qemu(all: &mut Steps<'_>, args: &Test, size: Size) -> Result<()> {
-    let chosen: Vec<Scenario> =
+/// The scenarios under QEMU, then those on every device, with whatever they need built and installed before.
+fn on_devices(all: &mut Steps<'_>, args: &Test, size: Size) -> Result<()> {
+    let booted: Vec<Scenario> =
         scenarios::all(size, args.record).into_iter().filter(|scenario| all.wants(&scenario.name)).collect();
-    if chosen.is_empty() && !all.wants("image") {
-        return Ok(());
+    let wanted = |scenario: &conformance::Scenario, device| scenario.is_for(device) && all.wants(&scenario.on(device));
+    let conforming: Vec<conformance::Scenario> = conformance::all(size)
+        .into_iter()
+        .filter(|scenario| Device::ALL.iter().any(|&device| wanted(scenario, device)))
+        .collect();
+    let inside: Vec<Scenario> =
+        native_scenarios::all(size, args.record).into_iter().filter(|scenario| all.wants(&scenario.name)).collect();
+    let needs = |device| conforming.iter().any(|scenario| wanted(scenario, device));
+    let image = !booted.is_empty() || needs(Device::Qemu);
+    let native = !inside.is_empty() || needs(Device::StorageDaemon) || needs(Device::RustVmm);
+    let mut beds = Beds::default();
+    if image || all.wants("image") {
+        all.always("image", || beds.add_qemu(args))?;
     }
-    let mut image = Err("the image does not build".to_owned());
-    all.always("image", || {
-        let path = image::given_or_built(args.image.as_deref())?;
-        image = Ok(path);
-        Ok(())
-    })?;
-    let bed = image.and_then(|image| {
-        let qemu = setup::qemu(args.qemu.as_deref(), !args.no_setup).map_err(|error| fail::line(&error))?;
-        let mut with = Hypervisor { qemu, image, accel: Accel::Tcg };
-        with.accel = accel::choose(&args.accel, &with).map_err(|error| fail::line(&error))?;
-        Ok(Bed { qemu: Some(with), ..Bed::default() })
-    });
-    let lab = bed.map(|bed| Lab { bed, size });
-    for scenario in chosen {
-        all.step(&scenario.name, || match &lab {
-            Ok(lab) => (scenario.run)(lab),
+    if native || all.wants("native") {
+        all.always("native bench", || beds.add_native(args))?;
+    }
+    let on_qemu = beds.lab(Device::Qemu, size);
+    for scenario in booted {
+        run_in(all, &scenario.name, &on_qemu, &scenario.run)?;
+    }
+    for scenario in inside {
+        let lab = beds.inside(size, scenario.name.starts_with(native_scenarios::COUNTS));
+        run_in(all, &scenario.name, &lab, &scenario.run)?;
+    }
+    conform(all, &conforming, &beds, size)
+}
+
+/// A scenario as a step, skipped if there is no lab; what came of it.
+fn run_in(all: &mut Steps<'_>, name: &str, lab: &Result<Lab, String>, run: &Run) -> Result<Mark> {
+    let mut mark = Mark::None;
+    all.step(name, || {
+        let result = match lab {
+            Ok(lab) => run(lab),
             Err(why) => Err(Skip(why.clone()).into()),
-        })?;
+        };
+        mark = Mark::of(&result);
+        result
+    })?;
+    Ok(mark)
+}
+
+/// Every scenario on every device, and the table of what came of it.
+fn conform(all: &mut Steps<'_>, chosen: &[conformance::Scenario], beds: &Beds, size: Size) -> Result<()> {
+    let labs = Device::ALL.map(|device| beds.lab(device, size));
+    let mut rows = Vec::new();
+    for scenario in chosen {
+        let mut marks = [Mark::None; 3];
+        for ((device, lab), mark) in Device::ALL.into_iter().zip(&labs).zip(&mut marks) {
+            if scenario.is_for(device) {
+                *mark = run_in(all, &scenario.on(device), lab, &scenario.run)?;
+            }
+        }
+        rows.push((scenario.name.clone(), marks));
+    }
+    if !rows.is_empty() {
+        println!("{}", conformance::table(&rows));
     }
     Ok(())
 }
@@ -184,7 +206,7 @@ impl Steps<'_> {
 
     fn not_passed(&mut self, name: &str, error: &anyhow::Error, seconds: f64) {
         let line = fail::line(error);
-        if error.downcast_ref::<Skip>().is_some() {
+        if fail::is_skip(error) {
             println!("skipped {name}: {line}");
             self.tally.skipped += 1;
             return;

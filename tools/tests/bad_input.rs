@@ -100,6 +100,9 @@ fn contradictions_of_the_native_back_ends_are_refused() {
     embedded(&["--rw=randrw", "--verify=crc32c"], &["--disk=FILE"]);
     embedded(&["--rw=randrw", "--verify=crc32c", "--driver=virtio-driver"], &["does not verify"]);
     embedded(&["--driver=virtio-driver", "--submit=shared"], &["many submitters"]);
+    embedded(&["--driver=virtio-driver", "--rw=randtrim"], &["direct chains"]);
+    embedded(&["--driver=virtio-driver", "--indirect=on"], &["direct chains"]);
+    embedded(&["--layout=dense"], &["layout=dense", "driver=raw"]);
     embedded(&["--driver=virtio-driver", "--submit=mutex"], &["submit=mutex", "ours"]);
     embedded(&["--driver=virtio-driver", "--numjobs=2", "--queues=1"], &["many submitters"]);
     embedded(&["--rw=read", "--passes=3"], &["--passes", "matrix"]);

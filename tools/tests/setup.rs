@@ -4,7 +4,7 @@ mod tool;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use tool::{Ran, finish, tool};
+use tool::{BOOT, Ran, done, finish, tool};
 
 fn script(folder: &Path, name: &str, text: &str) {
     let path = folder.join(name);
@@ -154,4 +154,24 @@ fn bench_without_setup_and_qemu_uses_the_embedded_device_and_says_how_to_get_qem
     assert!(lines[0].contains("cargo xtask setup"), "{}", ran.error);
     assert!(lines[1].starts_with("error: without QEMU: vcpus is for backend=qemu"), "{}", ran.error);
     assert!(!folder.path().join("log").exists(), "apt-get was called");
+}
+
+#[test]
+fn without_qemu_the_main_job_builds_the_native_bench_and_runs_embedded() {
+    let folder = bare();
+    let native = folder.path().join("native");
+    script(folder.path(), "native", &format!("echo '{BOOT}'; echo '{}'", done(0)));
+    let built = r#"{"reason":"compiler-artifact","target":{"name":"native"},"executable":"PATH"}"#;
+    let built = built.replace("PATH", &native.to_string_lossy());
+    script(folder.path(), "cargo", &format!("echo \"$*\" >&2; echo '{built}'"));
+    let output = format!("--output={}", folder.path().join("out.json").display());
+    let mut command = tool(&["bench", "--rw=read", "--number_ios=1000", "--no-setup", &output]);
+    command.env("PATH", folder.path()).env("CARGO", folder.path().join("cargo"));
+    let ran = finish(command);
+    assert!(ran.ok, "{}", ran.error);
+    assert!(ran.error.starts_with("note: the embedded device is used instead of QEMU"), "{}", ran.error);
+    let text = std::fs::read_to_string(folder.path().join("out.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["jobs"][0]["drv"]["backend"], "embedded");
+    assert!(json["environment"]["qemu"].is_null());
 }

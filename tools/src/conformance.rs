@@ -1,0 +1,277 @@
+//! What every device must do: one list of scenarios, run on devices that others wrote.
+//!
+//! qemu-storage-daemon on a raw file, the device on rust-vmm's rings in a process of its own, QEMU's PCI device. To add
+//! a scenario: a name, the smallest size that includes it, and a closure over [`Lab`], which runs on whichever device
+//! is at hand. Every run that writes data is checked by the host afterwards. Running and counting is `testrun`'s.
+use crate::backend::{Backend, Server};
+use crate::fail::is_skip;
+use crate::job::Job;
+use crate::kills;
+use crate::lab::{Lab, Run, SPLIT, Size, protected, refused};
+use anyhow::{Result, ensure};
+use comfy_table::{Table, presets};
+
+/// Whom the driver is tested on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    StorageDaemon,
+    RustVmm,
+    Qemu,
+}
+
+impl Device {
+    pub(crate) const ALL: [Self; 3] = [Self::StorageDaemon, Self::RustVmm, Self::Qemu];
+    /// Those that are another process than the driver.
+    const APART: [Self; 2] = [Self::StorageDaemon, Self::RustVmm];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::StorageDaemon => "qemu-storage-daemon",
+            Self::RustVmm => "rust-vmm",
+            Self::Qemu => "QEMU",
+        }
+    }
+
+    /// The words that name it in a job.
+    pub(crate) fn place(self) -> &'static str {
+        match self {
+            Self::StorageDaemon => "backend=vhost-user",
+            Self::RustVmm => "backend=vhost-user device=rust-vmm",
+            Self::Qemu => "",
+        }
+    }
+}
+
+/// A row of the table.
+pub(crate) struct Scenario {
+    pub(crate) name: String,
+    /// The smallest size that includes it.
+    size: Size,
+    /// Where it means something.
+    devices: &'static [Device],
+    pub(crate) run: Run,
+}
+
+impl Scenario {
+    /// Whether it means anything on `device`.
+    pub(crate) fn is_for(&self, device: Device) -> bool {
+        self.devices.contains(&device)
+    }
+
+    /// The step's name.
+    pub(crate) fn on(&self, device: Device) -> String {
+        format!("conformance: {} on {}", self.name, device.name())
+    }
+}
+
+/// The feature bits that scenarios look at.
+const INDIRECT: u64 = 1 << 28;
+const EVENT_IDX: u64 = 1 << 29;
+
+/// Every scenario that `size` includes.
+pub(crate) fn all(size: Size) -> Vec<Scenario> {
+    let mut all = data();
+    all.extend(rules());
+    all.extend(operations());
+    all.extend(features());
+    all.extend(ring_sizes());
+    all.retain(|scenario| scenario.size <= size);
+    all
+}
+
+/// What was written is what is read, however it travels.
+fn data() -> Vec<Scenario> {
+    vec![
+        scenario("what four queues wrote is what the host reads", Size::Quick, |lab| {
+            let ios = lab.size.pick(5_000, 50_000, 1_000_000);
+            lab.verified(&format!("numjobs=4 queues=4 mode=interrupt iodepth=32 {SPLIT} number_ios={ios}")).map(drop)
+        }),
+        scenario("two jobs on two queues, polled", Size::Quick, |lab| {
+            let words = "numjobs=2 queues=2 mode=polled iodepth=16 iodepth_batch_submit=8";
+            lab.verified(&format!("{words} {SPLIT} number_ios={}", few(lab))).map(drop)
+        }),
+        scenario("submitters that share a queue lose nothing", Size::Quick, |lab| {
+            let words = "numjobs=4 queues=1 submit=shared mode=interrupt iodepth=16";
+            lab.verified(&format!("{words} number_ios={}", few(lab))).map(drop)
+        }),
+        scenario("polled, without an interrupt", Size::Quick, |lab| {
+            let words = "mode=polled iodepth=32 iodepth_batch_submit=32";
+            let outcome = lab.verified(&format!("{words} {SPLIT} number_ios={}", few(lab)))?;
+            ensure!(outcome.report.interrupts == 0, "{} interrupts", outcome.report.interrupts);
+            Ok(())
+        }),
+        scenario("by interrupt", Size::Quick, |lab| {
+            let words = "mode=interrupt iodepth=32 iodepth_batch_submit=32";
+            let outcome = lab.verified(&format!("{words} {SPLIT} number_ios={}", few(lab)))?;
+            ensure!(outcome.report.interrupts > 0, "no interrupt was taken");
+            Ok(())
+        }),
+        scenario("one request at a time by interrupt", Size::Quick, |lab| {
+            lab.verified("mode=interrupt iodepth=1 number_ios=500").map(drop)
+        }),
+    ]
+}
+
+/// Order, rights, and either side's sudden end.
+fn rules() -> Vec<Scenario> {
+    vec![
+        scenario("flush keeps its order", Size::Quick, |lab| {
+            lab.succeeds("name=flush scenario=flush rw=write mode=interrupt")
+        }),
+        scenario("a read-only disk is read and reported as such", Size::Quick, |lab| {
+            let outcome = lab.on_file("rw=randread mode=interrupt iodepth=8 number_ios=2000", protected)?;
+            ensure!(outcome.boot.read_only, "the disk was not reported as read-only");
+            Ok(())
+        }),
+        scenario("a write to a read-only disk is refused", Size::Quick, |lab| {
+            refused(lab.on_file("rw=randwrite mode=interrupt number_ios=100", protected), "read-only")
+        }),
+        scenario("the device is killed in mid-I/O and started again", Size::Quick, kills::device),
+        Scenario {
+            devices: &Device::APART,
+            ..scenario("the driver is killed in mid-I/O and started again", Size::Quick, kills::driver)
+        },
+        Scenario {
+            devices: &[Device::RustVmm],
+            ..scenario("what was flushed outlives a volatile cache", Size::Quick, |lab| {
+                let words = "rw=randrw verify=crc32c mode=interrupt numjobs=2 queues=2 iodepth=16";
+                let (_folder, job) = lab.job_on_file(&format!("{words} {SPLIT} number_ios={}", few(lab)))?;
+                lab.verified_job(&volatile(job)).map(drop)
+            })
+        },
+    ]
+}
+
+/// The same job on a device that forgets with its process what was not flushed.
+fn volatile(mut job: Job) -> Job {
+    job.backend = Backend::VhostUser(Server::RustVmm { volatile: true });
+    job
+}
+
+/// I/Os of a scenario whose point is not their number.
+fn few(lab: &Lab) -> u32 {
+    lab.size.pick(800, 4_000, 20_000)
+}
+
+fn scenario(name: &str, size: Size, run: impl Fn(&Lab) -> Result<()> + 'static) -> Scenario {
+    Scenario { name: name.to_owned(), size, devices: &Device::ALL, run: Box::new(run) }
+}
+
+/// Every operation, the refusals, and a reset under requests in flight; the runner checks and says so.
+fn operations() -> impl Iterator<Item = Scenario> {
+    ["indirect=auto", "indirect=on", "indirect=off", "event_idx=off"].into_iter().map(|words| {
+        scenario(&format!("every operation and a reset, {words}"), Size::Quick, move |lab| {
+            lab.succeeds(&format!("name=operations scenario=operations rw=write mode=polled {words}"))
+        })
+    })
+}
+
+/// Feature bits are used if, and only if, they are wanted and offered.
+fn features() -> impl Iterator<Item = Scenario> {
+    let wanted = [
+        ("event_idx=on", EVENT_IDX, true),
+        ("event_idx=off", EVENT_IDX, false),
+        ("indirect=on", INDIRECT, true),
+        ("indirect=auto", INDIRECT, true),
+        ("indirect=off", INDIRECT, false),
+    ];
+    wanted.into_iter().map(|(words, bit, on)| {
+        let state = if on { "negotiated" } else { "left alone" };
+        scenario(&format!("{words} is {state}"), Size::Quick, move |lab| {
+            let words = format!("{words} mode=interrupt iodepth=32 {SPLIT} number_ios={}", few(lab));
+            let outcome = lab.verified(&words)?;
+            let used = outcome.boot.features & bit != 0;
+            ensure!(used == on, "features are {:#x}", outcome.boot.features);
+            Ok(())
+        })
+    })
+}
+
+fn ring_sizes() -> impl Iterator<Item = Scenario> {
+    [4_u16, 8, 16, 32, 64, 128, 256, 512, 1024].into_iter().map(|entries| {
+        let size = if matches!(entries, 4 | 128 | 1024) { Size::Quick } else { Size::Default };
+        // Three descriptors per request, and room to round down.
+        let depth = entries / 4;
+        scenario(&format!("a ring of {entries} entries, {depth} requests at a time"), size, move |lab| {
+            let (batch, ios) = (depth.min(16), u32::from(depth) * 4 + 400);
+            let outcome = lab.verified(&format!(
+                "queue_size={entries} mode=interrupt iodepth={depth} iodepth_batch_submit={batch} number_ios={ios}"
+            ))?;
+            ensure!(outcome.boot.queue_size == entries, "the ring has {} entries", outcome.boot.queue_size);
+            Ok(())
+        })
+    })
+}
+
+/// What came of one scenario on one device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// It means nothing there, or was not asked for.
+    #[default]
+    None,
+    Ok,
+    Failed,
+    Skipped,
+}
+
+impl Mark {
+    pub(crate) fn of(result: &Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Ok,
+            Err(error) if is_skip(error) => Self::Skipped,
+            Err(_) => Self::Failed,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::None => "–",
+            Self::Ok => "ok",
+            Self::Failed => "FAILED",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// Scenarios and what came of them on each device.
+pub(crate) fn table(rows: &[(String, [Mark; 3])]) -> String {
+    let mut table = Table::new();
+    let headings = std::iter::once("conformance").chain(Device::ALL.map(Device::name));
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings);
+    for (name, marks) in rows.iter().filter(|(_, marks)| marks.iter().any(|mark| *mark != Mark::None)) {
+        table.add_row(std::iter::once(name.as_str()).chain(marks.map(Mark::word)));
+    }
+    table.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fail::Skip;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_sizes_include_one_another() {
+        let names: HashSet<String> = all(Size::Long).into_iter().map(|one| one.name).collect();
+        assert_eq!(names.len(), all(Size::Long).len());
+        assert!(all(Size::Quick).len() < all(Size::Default).len());
+    }
+
+    #[test]
+    fn every_device_has_all_scenarios_but_those_that_mean_nothing_there() {
+        let all = all(Size::Long);
+        let left_out = |device| all.iter().filter(|one| !one.is_for(device)).count();
+        assert_eq!(Device::ALL.map(left_out), [1, 0, 2]);
+    }
+
+    #[test]
+    fn the_table_tells_failed_from_skipped_and_leaves_out_what_was_not_run() {
+        let skipped = Mark::of(&Err(Skip("no QEMU".into()).into()));
+        let failed = Mark::of(&Err(anyhow::anyhow!("lost data")));
+        let rows = [("one".to_owned(), [Mark::Ok, failed, skipped]), ("unseen".to_owned(), [Mark::None; 3])];
+        let text = table(&rows);
+        let row = text.lines().find(|line| line.contains("one")).unwrap();
+        assert!(row.find("ok") < row.find("FAILED") && row.find("FAILED") < row.find("skipped"), "{text}");
+        assert!(!text.contains("unseen"), "{text}");
+    }
+}
