@@ -19,6 +19,7 @@ use crate::ring::chain::Head;
 use crate::ring::split::{Consumer, Producer, UsedEntry};
 use crate::slot::{Answer, FreeList, State, slots_of};
 use crate::transport::Doorbell;
+use core::mem::ManuallyDrop;
 
 /// A queue, its doorbell, and what its owner knows of both rings. Aligned, so that queues side by side share no line.
 #[repr(align(128))]
@@ -394,7 +395,10 @@ impl<B: Buffer, D: Doorbell> Batch<'_, '_, B, D> {
 
     /// Makes everything staged available to the device: one index store, one doorbell decision.
     #[inline(always)]
-    pub fn publish(self) {}
+    pub fn publish(self) {
+        // As the drop does, but in place: where a batch can end in two ways the drop is a call.
+        ManuallyDrop::new(self).queue.publish();
+    }
 }
 
 impl<B: Buffer, D: Doorbell> Drop for Batch<'_, '_, B, D> {

@@ -9,6 +9,7 @@ use crate::dma::Buffer;
 use crate::request::{Refusal, Refused, Request, Ticket};
 use crate::slot::{Answer, Record, State};
 use crate::transport::Doorbell;
+use core::mem::ManuallyDrop;
 
 /// Requests on their way to the device together.
 #[must_use = "dropping a batch publishes it; say so with `publish`"]
@@ -154,13 +155,21 @@ impl<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> SharedBatch<'s, 'q, 'm, B, D, 
 
     /// Makes everything staged available to the device.
     #[inline(always)]
-    pub fn publish(self) {}
+    pub fn publish(self) {
+        // In place, as `Batch::publish`.
+        ManuallyDrop::new(self).end();
+    }
+
+    #[inline(always)]
+    fn end(&mut self) {
+        self.publish_staged();
+        self.submitter.trim(self.submitter.room());
+    }
 }
 
 impl<B: Buffer, D: Doorbell, W: Wake> Drop for SharedBatch<'_, '_, '_, B, D, W> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.publish_staged();
-        self.submitter.trim(self.submitter.room());
+        self.end();
     }
 }
