@@ -221,6 +221,14 @@ impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
         self.core().ring.offer(producer, self.core().chains.head_of(slot, state.has(State::OTHER_HEAD)));
     }
 
+    /// Whether the device answered something that nobody drained, as far as one can see without taking the turn: who
+    /// polls in vain takes no line away from those who work. An old view of the counter only leads to a look that finds
+    /// nothing; an old view of the index, to a later one. Who means to sleep takes the turn (`Submitter::arm`).
+    #[inline(always)]
+    pub(super) fn may_have_answers(&self) -> bool {
+        self.core().ring.peek_used() != self.ends.reaping.completed.get() as u16
+    }
+
     /// What broke the queue; it stays so until the device is reset.
     pub fn broken(&self) -> Option<Violation> {
         let broken = self.broken.load(Ordering::Relaxed);

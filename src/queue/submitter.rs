@@ -154,7 +154,7 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     #[inline]
     pub fn reap(&mut self, mut sink: impl FnMut(Completion<B>)) -> usize {
         let handed = self.collect(&mut sink);
-        if handed > 0 || !self.queue.ends.reaping.turn.enter() {
+        if handed > 0 || !self.queue.may_have_answers() || !self.queue.ends.reaping.turn.enter() {
             return handed;
         }
         let (own, woken) = self.drain(&mut sink);

@@ -233,6 +233,12 @@ impl<'m> SplitRing<'m> {
         seen.wrapping_sub(consumer.head as u16)
     }
 
+    /// The used index, a hint: nothing that it covers may be read on the strength of it.
+    #[inline(always)]
+    pub(crate) fn peek_used(&self) -> u16 {
+        self.used_head.load16::<INDEX>(0)
+    }
+
     /// Takes the next used entry; only after [`Self::look`] said that there is one.
     #[inline(always)]
     pub(crate) fn take(&self, consumer: &mut Consumer) -> UsedEntry {

@@ -46,10 +46,10 @@ pub(crate) fn embedded(cells: &[Cell]) -> Vec<Check> {
     let (batched, one_by_one) = (((2.0, Some(4.0)), (2.5, Some(6.0))), (1.2, Some(1.6)));
     let floor = (0.4, Some(0.75));
     let mut ratios = vec![
-        against("virtio-driver", (32, 32), batched.0, batched.1),
+        against("virtio-driver", (128, 32), batched.0, batched.1),
         against("virtio-driver", (128, 128), batched.0, batched.1),
         against("virtio-driver", (128, 1), one_by_one, one_by_one),
-        against("raw", (32, 32), floor, floor),
+        against("raw", (128, 32), floor, floor),
     ];
     ratios.extend([1, 32].map(|batch| Ratio {
         what: format!("two submitters on one queue, batch {batch}, against a mutex"),
@@ -100,11 +100,11 @@ mod tests {
 
     #[test]
     fn near_and_far_are_held_to_their_own_bounds_and_the_other_is_not_measured() {
-        let ours = cell(&polled("ours", 32, 32), &[(230, 450.0), (240, 450.0), (220, 450.0)]);
-        let theirs = cell(&polled("virtio-driver", 32, 32), &[(100, 450.0); 3]);
+        let ours = cell(&polled("ours", 128, 32), &[(230, 450.0), (240, 450.0), (220, 450.0)]);
+        let theirs = cell(&polled("virtio-driver", 128, 32), &[(100, 450.0); 3]);
         let all = embedded(&[ours, theirs]);
         let batch: Vec<_> =
-            all.iter().filter(|check| check.what.contains("depth 32, batch 32, against virtio")).collect();
+            all.iter().filter(|check| check.what.contains("depth 128, batch 32, against virtio")).collect();
         assert_eq!(batch.len(), 2);
         assert_eq!((batch[0].cores, batch[0].holds()), (Some(Distance::Near), None));
         // Twice is enough for near cores, and not for far ones.

@@ -5,8 +5,8 @@
 //!
 //! Reading order: this file (what a run consists of), [`ground`], [`rig`] (the device and its queues brought up),
 //! [`crew`] (who shares what), [`job`] (the loop), [`drive`] (drivers as the loop sees them; [`raw`] and [`locked`] to
-//! compare with), [`content`] and [`buffers`] (data), [`icount`], [`runs`] (the kinds of run), `operations` (a
-//! scenario), `seal` (the table that lets the host check the disk).
+//! compare with), [`content`] and [`buffers`] (data), [`icount`], [`runs`] (the kinds of run), `operations` and
+//! `flush` (scenarios), `seal` (the table that lets the host check the disk).
 //!
 //! Results are the lines of [`workload::report`]; everything else printed is for people.
 #![no_std]
@@ -16,6 +16,7 @@ pub mod buffers;
 pub mod content;
 pub mod crew;
 pub mod drive;
+mod flush;
 pub mod ground;
 pub mod icount;
 pub mod job;
@@ -27,6 +28,7 @@ pub mod runs;
 mod seal;
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::ToString;
 use crew::Crew;
 use ground::Ground;
@@ -63,9 +65,14 @@ fn try_run<G: Ground>(ground: &mut G, params: &Params) -> runs::Outcome {
     ground.bound(MARGIN_NS);
     let crew = Crew::new(params);
     ground.seats(crew)?;
-    if params.scenario.as_str() == "operations" {
-        operations::run(ground, params, crew)?;
-        return Ok(Box::new(Report::new(&Tally::new(), 0)));
+    let scenario = match params.scenario.as_str() {
+        "none" => None,
+        "operations" => Some(operations::run(ground, params, crew)),
+        "flush" => Some(flush::run(ground, params, crew)),
+        other => return Err(format!("there is no scenario `{other}`: give operations or flush")),
+    };
+    if let Some(outcome) = scenario {
+        return outcome.map(|()| Box::new(Report::new(&Tally::new(), 0)));
     }
     match (params.driver, params.icount) {
         (Driver::VirtioDriver, _) => Err("driver=virtio-driver runs natively: give --backend=vhost-user".to_string()),
