@@ -42,10 +42,15 @@ impl Check {
 
     /// The median of `values`, all taken with the cores at `distance`; unmeasured if there are none.
     #[must_use]
-    pub(crate) fn of(mut self, values: Vec<f64>, distance: Distance) -> Self {
+    pub(crate) fn of(self, values: Vec<f64>, distance: Distance) -> Self {
+        Self { cores: Some(distance), ..self.among(values) }
+    }
+
+    /// The median of `values`; unmeasured if there are none.
+    #[must_use]
+    pub(crate) fn among(mut self, values: Vec<f64>) -> Self {
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        self.cores = Some(distance);
         self.samples = values.len();
         self.spread = (values.len() > 1).then_some((low, high));
         self.value = (!values.is_empty()).then(|| median(values));
