@@ -148,8 +148,8 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     }
 
     /// Hands completions of this submitter's requests to `sink` and returns how many. What others parked for it comes
-    /// first and alone; if there is nothing, it drains the used ring for all submitters, unless somebody else is at it:
-    /// then it returns, and [`Submitter::arm`] sees to it that nothing is missed. `sink` runs inside of the drainer's
+    /// first and alone; if there is nothing, it drains the used ring for all submitters, unless nothing is seen there or
+    /// somebody else is at it: then it returns, and [`Submitter::arm`] sees to it that nothing is missed. `sink` runs inside of the drainer's
     /// section: it must not panic, or nobody drains again.
     #[inline]
     pub fn reap(&mut self, mut sink: impl FnMut(Completion<B>)) -> usize {

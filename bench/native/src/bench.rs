@@ -8,6 +8,7 @@ use crate::rust_vmm::{Medium, Options as ServedOptions, Server, Stop};
 use crate::seat::Step;
 use crate::vhost_user::{Connection, Options as ConnectOptions};
 use crate::{peer, peer_run};
+use drv_virtio_block::interrupt::MAX_INTERRUPTS;
 use drv_virtio_block::spec::feature;
 use drv_virtio_block::transport::Transport;
 use std::os::fd::{AsFd, OwnedFd};
@@ -127,9 +128,10 @@ fn memory(params: &Params) -> Result<&'static SharedMemory, String> {
     Ok(Box::leak(Box::new(memory)))
 }
 
-/// One eventfd per vector.
+/// One eventfd per vector, as many as the driver can use.
 fn calls(params: &Params) -> Result<Vec<Arc<Event>>, String> {
-    (0..params.vectors).map(|_| Event::new().map(Arc::new).map_err(|e| format!("no eventfd left: {e}"))).collect()
+    let vectors = params.vectors.min(MAX_INTERRUPTS as u16);
+    (0..vectors).map(|_| Event::new().map(Arc::new).map_err(|e| format!("no eventfd left: {e}"))).collect()
 }
 
 fn on_minimal(run: &Run, params: &Params) -> Result<bool, String> {

@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Looks at nothing before the back-end is asked for a sign of life.
+/// Looks that find nothing, until the back-end's socket is looked at.
 const PATIENCE: u32 = 1 << 16;
 
 /// A device that does its work when it is asked to, on the thread that asks.
