@@ -67,6 +67,14 @@ impl<B: Buffer> Request<B> {
         Self { operation, flag, sectors, lba: lba.0, token: 0, buffer }
     }
 
+    /// A read or a write of all of `buffer`, without a branch between the two. For buffers that go both
+    /// ways, which the caller has to know.
+    #[inline(always)]
+    pub(crate) fn moving(operation: Operation, lba: Lba, buffer: B, token: u64) -> Self {
+        debug_assert!(matches!(operation, Operation::Read | Operation::Write));
+        Self::new(operation, lba, 0, false, Some(buffer)).with_token(token)
+    }
+
     /// Makes everything that was written and answered before this request was submitted durable. A device without a
     /// write cache answers without being asked.
     pub fn flush() -> Self {

@@ -35,7 +35,19 @@ pub use stopped::{Quiesced, Stopped, Unsettled};
 use crate::interrupt::{CompletionMode, Limit, Rung};
 use crate::platform::{Nanos, Platform};
 use crate::spec::{Features, feature, status};
-use crate::transport::{Transport, TransportError};
+use crate::transport::{QueueId, Transport, TransportError};
+
+/// The queue that serves whoever says `affinity` of itself (the number of its processor, say), with `queues` of them: the
+/// only place where that is decided.
+///
+/// ```
+/// use drv_virtio_block::{device::queue_for, transport::QueueId};
+/// assert_eq!(queue_for(5, 4), QueueId(1));
+/// ```
+pub const fn queue_for(affinity: u32, queues: u16) -> QueueId {
+    let queues = if queues == 0 { 1 } else { queues };
+    QueueId((affinity % queues as u32) as u16)
+}
 
 /// What the owner would like; [`Reached`] says what came of it.
 #[derive(Clone, Copy, Debug)]

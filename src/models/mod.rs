@@ -10,6 +10,7 @@
 //! each other (its fences synchronise, which is more than the language promises).
 mod disk;
 mod gate;
+mod lib_block;
 mod owned;
 mod shared;
 mod slots;

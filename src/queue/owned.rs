@@ -12,7 +12,7 @@ use super::prepared::Prepared;
 use super::statistics::Statistics;
 use crate::barrier;
 use crate::device::Quiesced;
-use crate::dma::Buffer;
+use crate::dma::{Buffer, Segment};
 use crate::geometry::Geometry;
 use crate::request::{Completion, Refusal, Refused, Request, Ticket};
 use crate::ring::chain::Head;
@@ -226,6 +226,36 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
         count
     }
 
+    /// As [`OwnedQueue::reap`], for buffers that nobody wants back: writes the tokens of requests that ended well and in
+    /// the common way to `tokens`, and stops at the first other. How many there were; there may be more.
+    #[inline(always)]
+    pub(crate) fn reap_common(&mut self, tokens: &mut [u64]) -> usize
+    where
+        B: Copy,
+    {
+        let core = &self.prepared.core;
+        let ready = core.ring.look(&mut self.consumer);
+        if self.unusual || ready > self.consumer.outstanding(&self.producer) {
+            return 0;
+        }
+        let count = usize::from(ready).min(tokens.len());
+        let mut free = self.free;
+        let mut taken = 0;
+        for place in &mut tokens[..count] {
+            let entry = core.ring.ahead(self.consumer, taken);
+            let Some((record, released)) = core.settle_plain(entry, State::released_if_plain_alone) else { break };
+            // SAFETY: the device gave the slot's chain back, as `settle_plain` checked; its state says that both exist.
+            let (name, _) = unsafe { record.take_whole() };
+            record.set_state(released);
+            free.push(entry.id, record);
+            *place = name;
+            taken += 1;
+        }
+        self.consumer.advance(taken);
+        self.free = free;
+        taken
+    }
+
     /// Goes on from an entry that is not plain, one answer at a time.
     #[cold]
     fn reap_rest(
@@ -391,6 +421,24 @@ impl<B: Buffer, D: Doorbell> Batch<'_, '_, B, D> {
     #[inline(always)]
     pub fn push(&mut self, request: Request<B>) -> Result<Ticket, Refused<B>> {
         self.queue.stage(request, self.comfortable)
+    }
+
+    /// Stages a read or write of one segment (all of `buffer`) that the caller has held against the device's facts: whole
+    /// blocks, at most [`Geometry::COMFORT`] sectors and `size_max` bytes, allowed, and begins in front of
+    /// [`Batch::comfortable`]. False: there is no slot, and nothing was done.
+    #[inline(always)]
+    pub(crate) fn push_plain(&mut self, request: Request<B>, data: Segment) -> bool {
+        let queue = &mut *self.queue;
+        let Some(slot) = queue.free.pop(queue.prepared.core.records) else { return false };
+        let (head, _) = queue.core().stage_plain(slot, request, data, State::IN_FLIGHT, 0);
+        queue.offer(head);
+        true
+    }
+
+    /// From any sector in front of this one a request of [`Geometry::COMFORT`] sectors lies on the medium.
+    #[inline(always)]
+    pub(crate) fn comfortable(&self) -> u64 {
+        self.comfortable
     }
 
     /// Makes everything staged available to the device: one index store, one doorbell decision.

@@ -92,11 +92,11 @@ fn each(bed: &Bed, jobs: Vec<Job>) -> Result<Vec<Cell>> {
 fn once(bed: &Bed, job: Job) -> Result<Cell> {
     let verified = verify::wanted(&job);
     if verified {
-        verify::prepare(&job.machine.disk)?;
+        verify::prepare(&job)?;
     }
     let outcome = bed.run(&job)?;
     if verified {
-        let found = verify::check(&job.machine.disk)?;
+        let found = verify::check(&job)?;
         eprintln!("{}: the host checked {} written sectors on the disk", job.params.name, found.written);
     }
     Ok(Cell { job, samples: vec![outcome] })

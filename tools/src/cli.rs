@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 /// One of the tool's commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Install what is missing (QEMU, its storage daemon, valgrind, a linker)
+    /// Install what is missing (QEMU, its storage daemon, valgrind, dosfstools, a linker)
     Setup,
     /// Build the image and print its path
     Image,
@@ -162,7 +162,7 @@ settings! {
         bssplit: "bssplit", "SPLIT";
         /// Requests in flight per job
         iodepth: "iodepth", "N";
-        /// Submitters, one queue each while there are enough
+        /// Submitters, one queue each while there are enough (--via=blockd has --clients)
         numjobs: "numjobs", "N";
         /// How much of the disk to use, in all
         size: "size", "SIZE";
@@ -196,7 +196,7 @@ settings! {
         mode: "mode", "MODE";
         /// How submitters reach their queue: owner, shared, auto or, natively, mutex (one lock, to compare with)
         submit: "submit", "PATH";
-        /// Virtqueues
+        /// Virtqueues; with --via=blockd each has a front end [default there: 1]
         queues: "queues", "N";
         /// Interrupt capabilities handed over; QEMU's property is set alike
         vectors: "vectors", "N";
@@ -216,8 +216,14 @@ settings! {
         iothreads: "iothreads", "N";
         /// split
         ring: "ring", "RING";
-        /// driver
+        /// driver, or blockd: clients over lib-block, whose front ends stand before the driver
         via: "via", "WAY";
+        /// Clients of --via=blockd, 1 to 16; they are its jobs [default: 1]
+        clients: "clients", "N";
+        /// own (clients and front ends have a processor each) or stepped (all take turns on one)
+        front: "front", "PLACE";
+        /// on: each client of --via=blockd works on a GPT partition of its own on --disk=FILE
+        partitions: "partitions", "SWITCH";
         /// qemu, vhost-user or embedded (a device inside the bench) [default: qemu, or embedded if there is none]
         backend: "backend", "BACKEND";
         /// vhost-user back-end to use; without it qemu-storage-daemon is started
@@ -226,8 +232,6 @@ settings! {
         device: "device", "DEVICE";
         /// on: no device thread, the submitters step the minimal device
         stepped: "stepped", "SWITCH";
-        /// (comes later)
-        clients: "clients", "N";
     }
 }
 

@@ -8,6 +8,7 @@ use crate::fail::is_skip;
 use crate::job::Job;
 use crate::kills;
 use crate::lab::{Lab, Run, SPLIT, Size, protected, refused};
+use crate::over_blockd;
 use anyhow::{Result, ensure};
 use comfy_table::{Table, presets};
 
@@ -75,6 +76,7 @@ pub(crate) fn all(size: Size) -> Vec<Scenario> {
     all.extend(operations());
     all.extend(features());
     all.extend(ring_sizes());
+    all.extend(over_blockd::all());
     all.retain(|scenario| scenario.size <= size);
     all
 }
@@ -149,11 +151,11 @@ fn volatile(mut job: Job) -> Job {
 }
 
 /// I/Os of a scenario whose point is not their number.
-fn few(lab: &Lab) -> u32 {
+pub(crate) fn few(lab: &Lab) -> u32 {
     lab.size.pick(800, 4_000, 20_000)
 }
 
-fn scenario(name: &str, size: Size, run: impl Fn(&Lab) -> Result<()> + 'static) -> Scenario {
+pub(crate) fn scenario(name: &str, size: Size, run: impl Fn(&Lab) -> Result<()> + 'static) -> Scenario {
     Scenario { name: name.to_owned(), size, devices: &Device::ALL, run: Box::new(run) }
 }
 

@@ -17,6 +17,9 @@ pub(crate) struct Figures {
     pub(crate) p99_ns: f64,
     pub(crate) notifications_per_io: f64,
     pub(crate) interrupts_per_io: f64,
+    /// 0 without blockd.
+    #[serde(skip)]
+    pub(crate) doorbells_per_io: Doorbells,
     pub(crate) instructions_per_io: Option<Counted>,
     pub(crate) pingpong_ns: Option<f64>,
 }
@@ -27,6 +30,15 @@ pub(crate) struct Counted {
     pub(crate) submit: f64,
     pub(crate) complete: f64,
     pub(crate) total: f64,
+}
+
+/// Doorbells between clients and front ends, per I/O.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Doorbells {
+    /// Rung by clients.
+    pub(crate) clients: f64,
+    /// Rung by front ends.
+    pub(crate) front_ends: f64,
 }
 
 /// A job and its samples, in the order in which they were taken.
@@ -51,6 +63,10 @@ impl Figures {
             p99_ns: percentile(busiest, 99_000),
             notifications_per_io: per_io(report.notifications),
             interrupts_per_io: per_io(report.interrupts),
+            doorbells_per_io: Doorbells {
+                clients: per_io(report.client_doorbells),
+                front_ends: per_io(report.front_doorbells),
+            },
             instructions_per_io: counted(report),
             pingpong_ns: outcome.pingpong_ns,
         }
@@ -69,6 +85,10 @@ impl Figures {
             p99_ns: pick(|one| one.p99_ns),
             notifications_per_io: pick(|one| one.notifications_per_io),
             interrupts_per_io: pick(|one| one.interrupts_per_io),
+            doorbells_per_io: Doorbells {
+                clients: pick(|one| one.doorbells_per_io.clients),
+                front_ends: pick(|one| one.doorbells_per_io.front_ends),
+            },
             instructions_per_io: (!instructions.is_empty()).then(|| Counted {
                 submit: count(|one| one.submit),
                 complete: count(|one| one.complete),
@@ -227,6 +247,7 @@ pub(crate) mod tests {
             "version": VERSION, "read": read, "write": Direction::default(), "trim": Direction::default(),
             "runtime_ns": 1_000_000_000_u64, "errors": 0, "verify_errors": 0, "notifications": ios / 4,
             "interrupts": ios / 2, "interrupts_home": ios / 2, "submitted": ios, "completed": ios,
+            "client_doorbells": ios / 8, "front_doorbells": ios / 10,
             "violations": 0, "full": 0, "atomics": null, "instructions": null,
         }))
         .unwrap();
@@ -246,8 +267,13 @@ pub(crate) mod tests {
 
     /// A cell with such samples.
     pub(crate) fn cell(samples: &[(u64, f64)]) -> Cell {
+        cell_of("runtime=1 iodepth=4", samples)
+    }
+
+    /// Likewise, of the job that `words` describe.
+    pub(crate) fn cell_of(words: &str, samples: &[(u64, f64)]) -> Cell {
         Cell {
-            job: Draft::of("runtime=1 iodepth=4").unwrap().finish().unwrap(),
+            job: Draft::of(words).unwrap().finish().unwrap(),
             samples: samples.iter().map(|&(ios, ns)| outcome(ios, Some(ns))).collect(),
         }
     }

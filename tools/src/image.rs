@@ -13,12 +13,23 @@ const LIMIT: Duration = Duration::from_mins(20);
 struct Product {
     package: &'static str,
     what: &'static str,
-    features: Option<&'static str>,
+    /// What is built of the package.
+    target: &'static str,
+    arguments: &'static [&'static str],
 }
 
 /// Alone: beside the tools, features of shared dependencies would unify and bring std into the image.
-const IMAGE: Product = Product { package: "image", what: "the image", features: Some("--features=freestanding") };
-const NATIVE: Product = Product { package: "native", what: "the native bench", features: None };
+const IMAGE: Product = Product {
+    package: "image",
+    what: "the image",
+    target: "image",
+    arguments: &["--release", "--features=freestanding"],
+};
+const NATIVE: Product =
+    Product { package: "native", what: "the native bench", target: "native", arguments: &["--release"] };
+/// Files on a partition, over the whole storage path; as it is built for tests, because nothing of it is measured.
+const FILES: Product =
+    Product { package: "native", what: "the example of files", target: "files", arguments: &["--example=files"] };
 
 /// The workspace's root.
 pub(crate) fn root() -> &'static Path {
@@ -48,6 +59,11 @@ pub(crate) fn native(given: Option<&Path>) -> Result<PathBuf> {
     NATIVE.given_or_built(given)
 }
 
+/// Builds the example that keeps files on a partition.
+pub(crate) fn files() -> Result<PathBuf> {
+    FILES.build()
+}
+
 impl Product {
     fn given_or_built(&self, given: Option<&Path>) -> Result<PathBuf> {
         match given {
@@ -63,12 +79,12 @@ impl Product {
         let spinner = indicatif::ProgressBar::new_spinner().with_message(format!("building {what}"));
         spinner.enable_steady_tick(Duration::from_millis(100));
         let package = format!("--package={}", self.package);
-        let mut arguments = vec!["build", "--release", &package];
-        arguments.extend(self.features);
+        let mut arguments = vec!["build", &package];
+        arguments.extend(self.arguments);
         let mut command = cargo();
         command.args(&arguments).arg("--message-format=json-render-diagnostics");
         let mut path = None;
-        let built = capture(&mut command, LIMIT, |line| path = executable(line, self.package).or(path.take()))?;
+        let built = capture(&mut command, LIMIT, |line| path = executable(line, self.target).or(path.take()))?;
         spinner.finish_and_clear();
         if !built.status.success() {
             let words: Vec<String> = built.lines.into_iter().filter(|line| !line.starts_with('{')).collect();

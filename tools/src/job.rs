@@ -4,15 +4,17 @@
 //! that all three read and refuse alike. What the two sides say must fit together is checked here; what the runner is
 //! told is `workload`'s to check, and what a back-end excludes is `backend`'s.
 use crate::backend::{Asked, Backend};
+use crate::blockd;
 use crate::callgrind;
 use crate::disk::Disk;
 use crate::jobfile::Setting;
 use crate::later;
 use crate::machine::{Device, Machine};
+use crate::partitions::Part;
 use crate::pin::{self, Pins};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
-use workload::params::{Driver, Indirect, Mode, Params, Rw, Submit, Verify};
+use workload::params::{Driver, Front, Indirect, Mode, Params, Rw, Submit, Verify, Via};
 
 /// How long a timed job runs unless told otherwise.
 const RUNTIME_MS: u64 = 5_000;
@@ -31,6 +33,8 @@ pub(crate) struct Job {
     pub(crate) params: Params,
     pub(crate) backend: Backend,
     pub(crate) machine: Machine,
+    /// The partition of each client; none unless each has one.
+    pub(crate) parts: Vec<Part>,
 }
 
 impl Job {
@@ -39,8 +43,8 @@ impl Job {
         let cores = pin::cores()?;
         let (jobs, devices) = match self.backend {
             Backend::Qemu => (self.machine.vcpus, self.machine.iothreads),
-            _ if self.backend.is_stepped() => (self.params.numjobs, 0),
-            _ => (self.params.numjobs, 1),
+            _ if self.backend.is_stepped() => (self.params.seats(), 0),
+            _ => (self.params.seats(), 1),
         };
         Ok(pin::plan(&cores, jobs.into(), devices.into()))
     }
@@ -134,6 +138,8 @@ impl Draft {
         self.params.validate()?;
         let backend = self.asked.settle(&self.params, self.disk != "null", |key| self.said(key))?;
         self.contradictions(&backend)?;
+        let keeps = self.disk != "null" || backend.brings_disk();
+        blockd::contradictions(&self.params, keeps, |key| self.said(key))?;
         let mut disk =
             if backend.brings_disk() { Disk::Theirs } else { Disk::open(&self.disk, writes(self.params.rw))? };
         if let Disk::Null { bytes } = &mut disk {
@@ -142,8 +148,9 @@ impl Draft {
         if self.params.size > disk.bytes() {
             bail!("size={} is more than the disk has ({} bytes): lower it", self.params.size, disk.bytes());
         }
+        let parts = blockd::partitions(&self.params, &disk)?;
         let machine = self.machine(disk);
-        let job = Job { params: self.params, backend, machine };
+        let job = Job { params: self.params, backend, machine, parts };
         if job.params.icount && job.backend.is_native() {
             callgrind::counts(&job)?;
         }
@@ -155,20 +162,23 @@ impl Draft {
         if params.scenario.as_str() == "none" && params.runtime_ms == 0 && params.number_ios == 0 {
             if params.icount && self.asked.is_native() {
                 params.number_ios =
-                    callgrind::BATCHES * u64::from(params.iodepth_batch_submit) * u64::from(queues(params));
+                    callgrind::BATCHES * u64::from(params.iodepth_batch_submit) * u64::from(params.queues_wished());
             } else if params.icount {
                 params.number_ios = COUNTED_IOS;
             } else {
                 params.runtime_ms = RUNTIME_MS;
             }
         }
-        if (params.icount || self.asked.steps(params)) && !self.said.contains("mode") {
+        if params.is_stepped() && !self.said.contains("front") {
+            params.front = Front::Stepped;
+        }
+        if (params.icount || params.is_stepped() || self.asked.steps(params)) && !self.said.contains("mode") {
             params.mode = Mode::Polled;
         }
         if !self.said.contains("vectors") {
             params.vectors = match params.mode {
                 Mode::Polled => 1,
-                Mode::Interrupt => queues(params).saturating_add(1),
+                Mode::Interrupt => params.queues_wished().saturating_add(1),
             };
         }
     }
@@ -196,11 +206,12 @@ impl Draft {
         let needed = vcpus(params);
         let vcpus = self.vcpus.unwrap_or(needed);
         if vcpus < needed {
-            let further = if needed > params.numjobs { ", and one passes shared interrupts on" } else { "" };
-            bail!(
-                "vcpus={vcpus} is too few for numjobs={}: every job has a vCPU of its own{further}: give at least {needed}",
-                params.numjobs
-            );
+            let further = if needed > params.seats() { ", and one passes shared interrupts on" } else { "" };
+            let (who, owners) = match params.via {
+                Via::Driver => (format!("numjobs={}", params.numjobs), "every job has"),
+                Via::Blockd => (blockd::who(params), "every client and front end has"),
+            };
+            bail!("vcpus={vcpus} is too few for {who}: {owners} a vCPU of its own{further}: give at least {needed}");
         }
         if params.icount && vcpus > 1 {
             bail!("icount runs on one vCPU: leave vcpus={vcpus} out");
@@ -210,7 +221,7 @@ impl Draft {
 
     fn machine(&self, disk: Disk) -> Machine {
         let params = &self.params;
-        let buffers = u64::from(params.numjobs) * u64::from(params.iodepth) * u64::from(params.largest_block());
+        let buffers = u64::from(params.jobs()) * u64::from(params.iodepth) * u64::from(params.largest_block());
         let mib = BASE_MIB + buffers.div_ceil(1 << 20).next_multiple_of(64);
         Machine {
             icount: params.icount,
@@ -219,7 +230,7 @@ impl Draft {
             memory_mib: mib,
             disk,
             device: Device {
-                queues: queues(params),
+                queues: params.queues_wished(),
                 vectors: params.vectors,
                 queue_size: if params.queue_size == 0 { RING } else { params.queue_size },
                 event_idx: params.event_idx,
@@ -239,17 +250,16 @@ impl Draft {
     }
 }
 
-/// How many queues the device is asked for.
-fn queues(params: &Params) -> u16 {
-    if params.queues == 0 { params.numjobs } else { params.queues }
-}
-
-/// How many vCPUs the image needs: one per job, and one for its irqd where several jobs depend on one interrupt.
+/// How many vCPUs the image needs: one per job, or client and front end, and one for its irqd where several of those that
+/// have the queues depend on one interrupt.
 fn vcpus(params: &Params) -> u16 {
-    let jobs = params.numjobs;
-    let shared = params.submit == Submit::Shared || queues(params) < jobs;
-    let passed_on = shared || params.vectors <= queues(params);
-    jobs + u16::from(params.mode == Mode::Interrupt && jobs > 1 && passed_on)
+    let queues = params.queues_wished();
+    let (owners, shared) = match params.via {
+        Via::Driver => (params.numjobs, params.submit == Submit::Shared || queues < params.numjobs),
+        Via::Blockd => (if params.is_stepped() { 1 } else { queues }, false),
+    };
+    let passed_on = shared || params.vectors <= queues;
+    params.seats().saturating_add(u16::from(params.mode == Mode::Interrupt && owners > 1 && passed_on))
 }
 
 /// Whether the disk must be writable.
@@ -281,6 +291,34 @@ mod tests {
     }
 
     #[test]
+    fn every_client_and_front_end_has_a_vcpu_and_front_ends_that_share_an_interrupt_one_more() {
+        let vcpus = |words: &str| job(&format!("via=blockd mode=interrupt {words}")).machine.vcpus;
+        assert_eq!(vcpus(""), 2);
+        assert_eq!(vcpus("vectors=1"), 2, "one front end shares with nobody");
+        assert_eq!(vcpus("clients=3"), 4);
+        assert_eq!(vcpus("clients=3 queues=2"), 5);
+        assert_eq!(vcpus("clients=3 queues=2 vectors=2"), 6);
+        assert_eq!(vcpus("clients=3 queues=2 vectors=2 mode=polled"), 5);
+        assert_eq!(vcpus("vectors=1 front=stepped"), 1);
+        assert_eq!(vcpus("icount=on"), 1);
+    }
+
+    #[test]
+    fn a_front_end_has_a_queue_and_a_vector_whatever_the_number_of_clients() {
+        let device = job("via=blockd clients=5 mode=interrupt").machine.device;
+        assert_eq!((device.queues, device.vectors), (1, 2));
+    }
+
+    #[test]
+    fn what_is_stepped_is_polled_unless_somebody_said_otherwise() {
+        let params = |words: &str| job(&format!("via=blockd {words}")).params;
+        assert_eq!(params("front=stepped").mode, Mode::Polled);
+        assert_eq!(params("front=stepped mode=interrupt").mode, Mode::Interrupt);
+        assert_eq!(params("").mode, Mode::Interrupt);
+        assert_eq!((params("icount=on").front, params("icount=on").mode), (Front::Stepped, Mode::Polled));
+    }
+
+    #[test]
     fn vectors_follow_the_queues_unless_they_are_given() {
         assert_eq!(job("queues=4 mode=interrupt").machine.device.vectors, 5);
         assert_eq!(job("queues=4 mode=interrupt vectors=0").machine.device.vectors, 0);
@@ -289,7 +327,9 @@ mod tests {
     #[test]
     fn the_guest_has_memory_for_every_request_in_flight() {
         let small = job("iodepth=1").machine.memory_mib;
-        assert!(job("iodepth=128 bs=1m numjobs=4").machine.memory_mib >= small + 512 - 64);
+        for jobs in ["numjobs=4", "via=blockd clients=4"] {
+            assert!(job(&format!("iodepth=128 bs=1m {jobs}")).machine.memory_mib >= small + 512 - 64);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
-use workload::params::Params;
+use workload::params::{Params, Via};
 use workload::report::{Direction, PERCENTILES};
 
 /// The whole file.
@@ -85,6 +85,8 @@ fn options(params: &Params) -> Map<String, Value> {
         options.insert("bs".into(), json!(largest.to_string()));
         options.insert("bssplit".into(), json!(text_of(&text, "bssplit")));
     }
+    // Plots are drawn over it: the submitters, whatever they are called here.
+    options.insert("numjobs".into(), json!(params.jobs().to_string()));
     if let Some(Value::String(runtime)) = options.shift_remove("runtime_ms") {
         options.insert("runtime".into(), json!(format!("{runtime}ms")));
     }
@@ -141,7 +143,7 @@ fn drv(accel: Option<Accel>, cell: &Cell, typical: &Outcome) -> Value {
         "ring": "split",
         "queues": boot.queues,
         "vectors": boot.vectors,
-        "via": "driver",
+        "via": params.via.word(),
         "batch": params.iodepth_batch_submit,
         "pingpong_ns": figures.pingpong_ns,
         "notifications_per_io": figures.notifications_per_io,
@@ -153,6 +155,11 @@ fn drv(accel: Option<Accel>, cell: &Cell, typical: &Outcome) -> Value {
     });
     drv["device"] = json!(backend.device());
     drv["stepped"] = json!(backend.is_stepped());
+    let blockd = (params.via == Via::Blockd).then_some(params);
+    drv["clients"] = json!(blockd.map(|params| params.clients));
+    drv["front"] = json!(blockd.map(|params| params.front.word()));
+    drv["partitions"] = json!(blockd.map(|params| params.partitions));
+    drv["doorbells_per_io"] = json!(blockd.map(|_| figures.doorbells_per_io));
     drv["boot"] = json!(boot);
     drv["atomics_per_io"] = json!(report.atomics.map(|count| count as f64 / ios(report).max(1) as f64));
     drv["interrupts_home"] = json!(report.interrupts_home);
@@ -225,7 +232,7 @@ fn folder(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::tests::cell;
+    use crate::figures::tests::{cell, cell_of};
 
     fn written() -> Value {
         let cells = [cell(&[(1_000, 50.0), (3_000, 50.0), (2_000, 50.0)])];
@@ -260,6 +267,21 @@ mod tests {
         assert_eq!(drv["median"]["iops"], 2_000.0);
         assert_eq!(document["jobs"][0]["read"]["iops"], 2_000.0);
         assert!(drv["instructions_per_io"].is_null());
+    }
+
+    #[test]
+    fn what_is_in_front_of_the_driver_is_said() {
+        let samples = [(1_000, 50.0)];
+        let cells = [cell(&samples), cell_of("runtime=1 via=blockd clients=3", &samples)];
+        let document = document(&Environment::for_tests(), &cells, &[]);
+        let [plain, blockd] = [0, 1].map(|index| &document["jobs"][index]);
+        assert_eq!((&plain["drv"]["via"], &blockd["drv"]["via"]), (&json!("driver"), &json!("blockd")));
+        assert_eq!((&blockd["drv"]["clients"], &blockd["drv"]["front"]), (&json!(3), &json!("own")));
+        assert!(plain["drv"]["clients"].is_null() && plain["drv"]["front"].is_null());
+        assert!(plain["drv"]["doorbells_per_io"].is_null());
+        assert_eq!(blockd["drv"]["doorbells_per_io"], json!({"clients": 0.125, "front_ends": 0.1}));
+        // fio's plots look for the number of submitters here.
+        assert_eq!((&plain["job options"]["numjobs"], &blockd["job options"]["numjobs"]), (&json!("1"), &json!("3")));
     }
 
     #[test]

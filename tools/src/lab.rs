@@ -3,6 +3,7 @@ use crate::disk::Disk;
 use crate::fail;
 use crate::icount::Count;
 use crate::job::{Draft, Job};
+use crate::partitions;
 use crate::run::{Bed, Outcome, Watch};
 use crate::verify;
 use anyhow::{Context, Result, bail};
@@ -89,7 +90,7 @@ impl Lab {
     /// Likewise, of a job with its file.
     pub(crate) fn verified_job(&self, job: &Job) -> Result<Outcome> {
         let outcome = self.bed.watched(job, &mut |_, _| Ok(()))?;
-        verify::check(&job.machine.disk)?;
+        verify::check(job)?;
         Ok(outcome)
     }
 
@@ -105,6 +106,15 @@ impl Lab {
         let path = folder.path().join("disk.raw");
         Disk::create(&path, BYTES)?;
         let job = self.job_on(&path, words)?;
+        Ok((folder, job))
+    }
+
+    /// A job over blockd whose `clients` have a partition each, and a new file for it.
+    pub(crate) fn job_on_partitions(&self, words: &str, clients: u16) -> Result<(tempfile::TempDir, Job)> {
+        let folder = tempfile::tempdir().context("making a folder for the disk")?;
+        let path = folder.path().join("disk.raw");
+        partitions::make(&path, BYTES, clients)?;
+        let job = self.job_on(&path, &format!("via=blockd partitions=on clients={clients} {words}"))?;
         Ok((folder, job))
     }
 

@@ -5,24 +5,21 @@
 use anyhow::{Result, bail};
 
 const PACKED: &str = "packed rings";
-const BLOCKD: &str = "the lib-block front end";
 const COMPARE: &str = "the comparison with the peers";
 
 /// Commands that answer only that they come later.
 const COMMANDS: [(&str, &str); 2] = [("compare", COMPARE), ("report", COMPARE)];
 
-/// Keys and values (`*`: any) that come later, and with what.
-const VALUES: [(&str, &str, &str); 6] = [
+/// Keys and values that come later, and with what.
+const VALUES: [(&str, &str, &str); 4] = [
     ("ring", "packed", PACKED),
-    ("via", "blockd", BLOCKD),
-    ("clients", "*", BLOCKD),
     ("mode", "adaptive", "the adaptive completion mode"),
     ("driver", "virtio-drivers", COMPARE),
     ("driver", "linux", COMPARE),
 ];
 
 /// Keys with one value so far, which is accepted and changes nothing.
-const ONLY: [(&str, &str); 2] = [("ring", "split"), ("via", "driver")];
+const ONLY: [(&str, &str); 1] = [("ring", "split")];
 
 /// The error for a command that comes later.
 pub(crate) fn command(name: &str) -> anyhow::Error {
@@ -32,7 +29,7 @@ pub(crate) fn command(name: &str) -> anyhow::Error {
 
 /// Refuses `key=value` if it comes later; true if the pair needs no more handling.
 pub(crate) fn settled(key: &str, value: &str) -> Result<bool> {
-    let hit = VALUES.iter().find(|(known, taken, _)| *known == key && (*taken == "*" || *taken == value));
+    let hit = VALUES.iter().find(|(known, taken, _)| *known == key && *taken == value);
     if let Some((_, _, with)) = hit {
         bail!("{key}={value} is not supported yet: comes with {with}");
     }

@@ -104,15 +104,24 @@ fn timed(cores: usize, plan: Plan) -> Result<Vec<Timed>> {
             let batch = depth.min(BATCH);
             let work = format!("rw={rw} bs=4k iodepth={depth} iodepth_batch_submit={batch}");
             let compared = rw == "randread" && depth > 1;
-            let polled = format!("{work} mode=polled queues=1");
-            cells.push(timed_cell(&format!("{rw}-polled-{depth}"), &polled, compared, plan)?);
+            let mut add = |name: &str, words: &str, compared| -> Result<()> {
+                cells.push(timed_cell(&format!("{rw}-{name}-{depth}"), &format!("{work} {words}"), compared, plan)?);
+                Ok(())
+            };
+            add("polled", "mode=polled queues=1", compared)?;
             if compared {
-                cells.push(timed_cell(&format!("{rw}-raw-{depth}"), &format!("{polled} driver=raw"), true, plan)?);
+                add("raw", "mode=polled queues=1 driver=raw", true)?;
             }
-            let interrupt = format!("{work} mode=interrupt queues=1");
-            cells.push(timed_cell(&format!("{rw}-interrupt-{depth}"), &interrupt, compared && depth > BATCH, plan)?);
-            let many = format!("{work} mode=interrupt queues={several} numjobs={several}");
-            cells.push(timed_cell(&format!("{rw}-interrupt-{several}q-{depth}"), &many, false, plan)?);
+            if compared && depth == BATCH {
+                add("stepped", "mode=polled queues=1 via=blockd front=stepped", true)?;
+                add("polled-own", "mode=polled queues=1 via=blockd", false)?;
+            }
+            add("interrupt", "mode=interrupt queues=1", compared && depth > BATCH)?;
+            if compared && depth > BATCH {
+                add("interrupt-own", "mode=interrupt queues=1 via=blockd", false)?;
+            }
+            let many = format!("mode=interrupt queues={several} numjobs={several}");
+            add(&format!("interrupt-{several}q"), &many, false)?;
         }
     }
     let one_by_one = "rw=randread bs=4k iodepth=128 mode=polled queues=1";
@@ -138,6 +147,8 @@ fn counted(plan: Plan) -> Result<Vec<Cell>> {
         ("count-1", "iodepth=1 queues=1"),
         ("count-32", "iodepth=32 iodepth_batch_submit=32 queues=1"),
         ("count-32-4q", "iodepth=32 iodepth_batch_submit=32 queues=4"),
+        ("count-blockd-1", "iodepth=1 queues=1 via=blockd"),
+        ("count-blockd-32", "iodepth=32 iodepth_batch_submit=32 queues=1 via=blockd"),
         ("count-raw-1", "iodepth=1 queues=1 driver=raw"),
         ("count-raw-32", "iodepth=32 iodepth_batch_submit=32 queues=1 driver=raw"),
     ];

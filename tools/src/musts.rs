@@ -3,7 +3,10 @@
 //! Each check names the cells that it compares; a cell that was not measured makes the check unmeasured, never passed.
 use crate::check::Check;
 use crate::figures::{Cell, Figures, ratios};
-use workload::params::{Driver, Indirect, Mode, Params, Rw};
+use workload::params::{Driver, Indirect, Mode, Params, Rw, Via};
+
+/// What is counted with lib-block in front, less what is counted without.
+pub(crate) const LIB_BLOCK_ADDS: &str = "instructions per I/O added by lib-block, batch 32";
 
 /// Which cells: whatever is not named is the default matrix's value.
 #[derive(Clone, Copy)]
@@ -15,10 +18,21 @@ struct Which {
     queues: u16,
     event_idx: bool,
     icount: bool,
+    via: Via,
+    stepped: bool,
 }
 
-const TIMED: Which =
-    Which { driver: Driver::Ours, mode: Mode::Polled, depth: 32, batch: 32, queues: 1, event_idx: true, icount: false };
+const TIMED: Which = Which {
+    driver: Driver::Ours,
+    mode: Mode::Polled,
+    depth: 32,
+    batch: 32,
+    queues: 1,
+    event_idx: true,
+    icount: false,
+    via: Via::Driver,
+    stepped: false,
+};
 const COUNTED: Which = Which { icount: true, ..TIMED };
 
 impl Which {
@@ -31,6 +45,8 @@ impl Which {
             && params.queues == self.queues
             && params.event_idx == self.event_idx
             && params.icount == self.icount
+            && params.via == self.via
+            && params.is_stepped() == self.stepped
             && params.indirect == Indirect::Auto
     }
 
@@ -54,6 +70,11 @@ impl Which {
 
 /// Every bound that the default bench measures.
 pub(crate) fn checks(cells: &[Cell]) -> Vec<Check> {
+    driver(cells).into_iter().chain(lib_block(cells)).collect()
+}
+
+/// What the driver itself is held to.
+fn driver(cells: &[Cell]) -> Vec<Check> {
     let raw = |depth| Which { driver: Driver::Raw, depth, ..TIMED };
     let deep = Which { mode: Mode::Interrupt, depth: 128, ..TIMED };
     let single = Which { depth: 1, batch: 1, ..COUNTED };
@@ -88,6 +109,24 @@ pub(crate) fn checks(cells: &[Cell]) -> Vec<Check> {
         Check::at_most("notifications per I/O, depth 128, batch 1, event_idx on against off", 0.5, None, None)
             .among(one_by_one.against(unsuppressed, cells, |one| one.notifications_per_io)),
         Check::at_least("completions on their submitter's vCPU, a vector per queue", 1.0, None, at_home(cells)),
+    ]
+}
+
+/// What lib-block may take of it.
+fn lib_block(cells: &[Cell]) -> Vec<Check> {
+    let over = |which: Which| Which { via: Via::Blockd, stepped: true, ..which };
+    let added = over(COUNTED).instructions(cells).zip(COUNTED.instructions(cells)).map(|(via, driver)| via - driver);
+    let deep = Which { via: Via::Blockd, mode: Mode::Interrupt, depth: 128, ..TIMED };
+    vec![
+        Check::at_most(LIB_BLOCK_ADDS, 200.0, Some(110.0), added),
+        Check::at_least("IOPS via blockd, stepped, against via driver, polled, depth 32", 0.7, Some(0.85), None)
+            .among(over(TIMED).against(TIMED, cells, |one| one.iops)),
+        Check::at_most(
+            "doorbells between client and front end per I/O, interrupt-driven, depth 128, batch 32",
+            1.0 / 32.0,
+            None,
+            deep.figure(cells, |one| one.doorbells_per_io.clients + one.doorbells_per_io.front_ends),
+        ),
     ]
 }
 

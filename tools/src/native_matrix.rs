@@ -89,7 +89,7 @@ pub(crate) fn submitters(path: &str, batch: u16) -> String {
     format!("two-on-one-{path}-{batch}")
 }
 
-/// The name of a counted cell.
+/// The name of a counted cell; of `blockd`: over lib-block.
 pub(crate) fn count(driver: &str, batch: u16) -> String {
     format!("count-{driver}-{batch}")
 }
@@ -106,6 +106,11 @@ fn embedded() -> Vec<Words> {
     let sizes = [(128, 32), (128, 128), (128, 1), (32, 32)];
     let mut cells: Vec<Words> =
         sizes.into_iter().flat_map(|(depth, batch)| DRIVERS.map(|driver| polled_cell(driver, depth, batch))).collect();
+    // What lib-block costs where the device costs next to nothing: shown, no bound is on it.
+    let words = "rw=randread mode=polled queues=1 via=blockd iodepth=32 iodepth_batch_submit=32";
+    cells.extend(
+        ["stepped", "own"].map(|front| (format!("polled-blockd-{front}-32x32"), format!("{words} front={front}"))),
+    );
     for batch in [1, 32] {
         for path in ["shared", "mutex"] {
             let words = format!(
@@ -158,10 +163,11 @@ fn layouts() -> Vec<Words> {
 
 fn counts(plan: Plan) -> Vec<Words> {
     let drivers = DRIVERS.into_iter().filter(|driver| plan.count_peers || *driver == "ours");
-    let cells = drivers.flat_map(|driver| {
+    let kinds = drivers.map(|driver| (driver, format!("driver={driver}")));
+    let cells = kinds.chain([("blockd", "via=blockd".to_owned())]).flat_map(|(kind, words)| {
         [1_u16, 32].map(|batch| {
-            let words = format!("driver={driver} iodepth={batch} iodepth_batch_submit={batch}");
-            (count(driver, batch), words)
+            let words = format!("{words} iodepth={batch} iodepth_batch_submit={batch}");
+            (count(kind, batch), words)
         })
     });
     cells.collect()

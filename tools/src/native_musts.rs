@@ -3,6 +3,7 @@
 //! A distance that did not occur makes its checks unmeasured, never passed.
 use crate::check::Check;
 use crate::figures::{Cell, ratios_at};
+use crate::musts::LIB_BLOCK_ADDS;
 use crate::native_matrix::{count, interrupt, polled, submitters};
 use crate::pingpong::Distance;
 
@@ -59,12 +60,15 @@ pub(crate) fn embedded(cells: &[Cell]) -> Vec<Check> {
         far: (1.0, Some(1.5)),
     }));
     let mut checks: Vec<Check> = ratios.into_iter().flat_map(|ratio| ratio.checks(cells)).collect();
+    let counted = |kind, batch| {
+        let cell = named(cells, &count(kind, batch)).filter(|cell| !cell.samples.is_empty())?;
+        Some(cell.figures().instructions_per_io?.total)
+    };
     checks.extend([(32, 120.0, 75.0), (1, 200.0, 130.0)].map(|(batch, must, aim)| {
-        let cell = named(cells, &count("ours", batch)).filter(|cell| !cell.samples.is_empty());
-        let counted = cell.and_then(|cell| cell.figures().instructions_per_io);
-        let what = format!("instructions per I/O, batch {batch}");
-        Check::at_most(what, must, Some(aim), counted.map(|counted| counted.total))
+        Check::at_most(format!("instructions per I/O, batch {batch}"), must, Some(aim), counted("ours", batch))
     }));
+    let added = counted("blockd", 32).zip(counted("ours", 32)).map(|(via, driver)| via - driver);
+    checks.push(Check::at_most(LIB_BLOCK_ADDS, 200.0, Some(110.0), added));
     checks
 }
 

@@ -1,7 +1,7 @@
 //! What is tested on the device inside the native bench: that each way through it does its work, and what that costs.
 //!
 //! The minimal device moves no data; what must hold of data is in `conformance`.
-use crate::counts::{self, BATCH_1, BATCH_32};
+use crate::counts::{self, BATCH_1, BATCH_32, LIB_BLOCK_1, LIB_BLOCK_32};
 use crate::lab::{Lab, Size};
 use crate::scenarios::Scenario;
 use anyhow::{Result, ensure};
@@ -26,6 +26,10 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
             Ok(())
         }),
         scenario(COUNTS, "two counts of the same work are equal", counts::are_equal),
+        scenario(COUNTS, "what lib-block adds to the counts stays within its bounds", move |lab| {
+            let jobs = [("native-lib-block-1", BATCH_1, LIB_BLOCK_1), ("native-lib-block-32", BATCH_32, LIB_BLOCK_32)];
+            counts::added_are_bounded(lab, record, jobs)
+        }),
         scenario(COUNTS, "counts stay within their bounds", move |lab| {
             counts::are_bounded(lab, record, [("native-batch-1", BATCH_1, 200.0), ("native-batch-32", BATCH_32, 120.0)])
         }),
@@ -63,7 +67,7 @@ mod tests {
         let all = all(Size::Quick, false);
         let names: HashSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names.len(), all.len());
-        assert_eq!(names.iter().filter(|name| name.starts_with(COUNTS)).count(), 2);
+        assert_eq!(names.iter().filter(|name| name.starts_with(COUNTS)).count(), 3);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Timed runs are bracketed by ping-pong samples; a run during which the cores moved is discarded and repeated. There
 //! is no partial result: a process that dies, a panic, a missing report or an unaccounted request are errors. Knows
 //! when runs are repeated, not what the lines mean (`heard`) nor how anything is started (`running`).
+use crate::blockd::Frame;
 use crate::callgrind::{self, Count};
 use crate::cpu::Usage;
 use crate::fail;
@@ -114,10 +115,11 @@ impl Bed {
     /// Runs a scenario that only succeeds or does not, without a report.
     pub(crate) fn succeeds(&self, job: &Job) -> Result<()> {
         let ran = || {
+            let frame = Frame::of(job)?;
             let mut running = Running::start(self, job)?;
             let (heard, status) = self.listen(&mut running, job, &mut |_, _| Ok(()))?;
             if heard.failed.is_none() && running.succeeded(status) {
-                return Ok(());
+                return frame.map_or(Ok(()), |frame| frame.holds());
             }
             Err(unfinished(&mut running, job, status, heard.failed))
         };
@@ -125,6 +127,7 @@ impl Bed {
     }
 
     fn attempt(&self, job: &Job, watch: Watch<'_>) -> Result<Outcome> {
+        let frame = Frame::of(job)?;
         let start = Instant::now();
         let before = Usage::now();
         let (boot, report, notes) = if job.params.icount && job.backend.is_native() {
@@ -134,6 +137,7 @@ impl Bed {
         };
         heard::account(job, &report)?;
         let (now, elapsed) = (Usage::now(), start.elapsed().as_secs_f64());
+        frame.map_or(Ok(()), |frame| frame.holds())?;
         Ok(Outcome {
             boot,
             report,
@@ -213,12 +217,13 @@ fn unfinished(running: &mut Running, job: &Job, status: ExitStatus, failed: Opti
     }
 }
 
-/// Room for a slow host: boot, twice the runtime, and 500 I/Os per second.
+/// Room for a slow host: boot, twice the runtime, 500 I/Os and two restarts per second.
 fn longest(job: &Job) -> Duration {
     let params = &job.params;
     if params.icount {
         // As many batches as are counted, whatever `number_ios` says.
         return Duration::from_mins(1);
     }
-    Duration::from_secs(30) + Duration::from_millis(2 * params.runtime_ms + 2 * params.number_ios)
+    let restarts = Duration::from_millis(500) * u32::from(params.kills);
+    Duration::from_secs(30) + Duration::from_millis(2 * params.runtime_ms + 2 * params.number_ios) + restarts
 }

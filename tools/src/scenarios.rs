@@ -3,7 +3,7 @@
 //!
 //! To add one: a name, the smallest size that includes it, and a closure over [`Lab`], whose helpers boot, verify and
 //! compare. Knows what must hold; running and counting is `testrun`'s.
-use crate::counts::{self, BATCH_1, BATCH_32};
+use crate::counts::{self, BATCH_1, BATCH_32, LIB_BLOCK_1, LIB_BLOCK_32};
 use crate::fail;
 use crate::job::{Draft, Job};
 use crate::lab::{BYTES, Lab, Run, SPLIT, Size, protected, refused};
@@ -52,10 +52,15 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
         scenario("a QEMU that is killed is an error", Size::Quick, killed),
         scenario("a disk that grows while I/O runs is noticed", Size::Quick, resized),
         scenario("two counts of the same work are equal", Size::Quick, counts::are_equal),
+        scenario("what lib-block adds to the counts stays within its bounds", Size::Quick, move |lab| {
+            let jobs = [("lib-block-1", BATCH_1, LIB_BLOCK_1), ("lib-block-32", BATCH_32, LIB_BLOCK_32)];
+            counts::added_are_bounded(lab, record, jobs)
+        }),
         scenario("counts stay within their bounds", Size::Quick, move |lab| {
             counts::are_bounded(lab, record, [("batch-1", BATCH_1, 220.0), ("batch-32", BATCH_32, 130.0)])
         }),
     ];
+    all.extend(restarts());
     all.extend(ladder());
     all.extend(combinations());
     all.retain(|scenario| scenario.size <= size);
@@ -75,6 +80,25 @@ fn ladder() -> impl Iterator<Item = Scenario> {
             let boot = lab.boot(&words)?.boot;
             ensure!(boot.rung.as_str() == rung, "the rung is {}", boot.rung);
             ensure!(boot.queues == queues, "{} queues are in use, not {queues}", boot.queues);
+            Ok(())
+        })
+    })
+}
+
+/// A driver that is killed at any instruction while two clients verify, and begun again.
+fn restarts() -> impl Iterator<Item = Scenario> {
+    ["polled", "interrupt"].into_iter().map(|mode| {
+        let name = format!("a driver that is killed is begun again, and nothing is lost, {mode}");
+        scenario(&name, Size::Default, move |lab| {
+            let kills = lab.size.pick(5, 20, 100);
+            // A vCPU for each client, the driver, and whoever kills it.
+            let words = format!(
+                "name=restart scenario=restart via=blockd clients=2 vcpus=4 kills={kills} mode={mode} \
+                 iodepth=32 iodepth_batch_submit=8 size=16m {SPLIT}"
+            );
+            let outcome = lab.verified(&words)?;
+            let told = outcome.notes.iter().any(|note| note.contains(&format!(" {kills} kills")));
+            ensure!(told, "no note tells of {kills} kills: {:?}", outcome.notes);
             Ok(())
         })
     })

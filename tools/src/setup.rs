@@ -1,4 +1,4 @@
-//! Installs what is missing: QEMU, its storage daemon, valgrind, a linker.
+//! Installs what is missing: QEMU, its storage daemon, valgrind, dosfstools, a linker.
 //!
 //! With apt, as root or through `sudo -n`; anywhere else, or without the right to, the exact command is the error.
 //! Knows package names; refuses to know what the packages are for.
@@ -41,8 +41,10 @@ const STORAGE: Need = Need {
 };
 /// Counts instructions natively.
 const VALGRIND: Need = Need { program: "valgrind", apt: &["valgrind"], dnf: "valgrind", pacman: "valgrind" };
+/// Makes and checks FAT file systems; `fsck.fat` comes along.
+const DOSFSTOOLS: Need = Need { program: "mkfs.fat", apt: &["dosfstools"], dnf: "dosfstools", pacman: "dosfstools" };
 
-const EVERYTHING: [&Need; 4] = [&QEMU, &LINKER, &STORAGE, &VALGRIND];
+const EVERYTHING: [&Need; 5] = [&QEMU, &LINKER, &STORAGE, &VALGRIND, &DOSFSTOOLS];
 
 /// The QEMU to use: the one named, or the one on the search path, installed first if `install` says so.
 pub(crate) fn qemu(named: Option<&Path>, install: bool) -> Result<Qemu> {
@@ -61,6 +63,15 @@ pub(crate) fn storage_daemon(install: bool) -> Result<Qemu> {
 /// valgrind, likewise.
 pub(crate) fn valgrind(install: bool) -> Result<PathBuf> {
     program(&VALGRIND, install, ", or leave --icount out")
+}
+
+/// mkfs.fat and fsck.fat, likewise.
+pub(crate) fn dosfstools(install: bool) -> Result<(PathBuf, PathBuf)> {
+    let mkfs = program(&DOSFSTOOLS, install, "")?;
+    match qemu::find("fsck.fat") {
+        Some(fsck) => Ok((mkfs, fsck)),
+        None => bail!("{} is there and fsck.fat is not: install dosfstools anew, both are in it", mkfs.display()),
+    }
 }
 
 /// Where `need` is, installed first if `install` says so.
@@ -199,6 +210,10 @@ mod tests {
         assert!(told("NAME=Mint\nID=linuxmint\nID_LIKE=\"ubuntu debian\"\n").starts_with("sudo apt-get update"));
         assert_eq!(told("ID=fedora\n"), "sudo dnf install qemu-system-x86-core gcc");
         assert_eq!(told("ID=rocky\nID_LIKE=\"rhel centos fedora\"\n"), told("ID=fedora\n"));
+        for (family, manager) in [("debian", "apt-get"), ("fedora", "dnf"), ("arch", "pacman")] {
+            let command = command_for(&[family.to_owned()], &[&DOSFSTOOLS]);
+            assert!(command.contains(manager) && command.ends_with(" dosfstools"), "{command}");
+        }
         assert_eq!(told("ID=manjaro\nID_LIKE=arch\n"), "sudo pacman -S qemu-system-x86 gcc");
     }
 }

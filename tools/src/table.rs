@@ -1,4 +1,5 @@
 //! The table on the terminal: one row per cell, and below it what must hold.
+use crate::blockd;
 use crate::check::Check;
 use crate::figures::Cell;
 use crate::pingpong::Distance;
@@ -33,7 +34,10 @@ pub(crate) fn cells(cells: &[Cell]) -> String {
 fn row(cell: &Cell) -> Vec<String> {
     let figures = cell.figures();
     let params = &cell.job.params;
-    let name = params.name.to_string();
+    let name = match blockd::label(params) {
+        Some(label) => format!("{} {label}", params.name),
+        None => params.name.to_string(),
+    };
     let backend = cell.job.backend.word().to_owned();
     let blank = || "–".to_owned();
     let instructions = figures.instructions_per_io.map_or_else(blank, |counted| format!("{:.1}", counted.total));
@@ -112,7 +116,7 @@ fn thousands(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::tests::cell;
+    use crate::figures::tests::{cell, cell_of};
 
     #[test]
     fn numbers_are_grouped_by_thousands() {
@@ -127,5 +131,18 @@ mod tests {
         for part in ["2,000", "near 50 ns", "0.250", "0.500"] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_row_says_what_is_in_front_of_the_driver() {
+        let samples = [(1_000, 50.0)];
+        let blockd = cell_of("name=a runtime=1 via=blockd clients=2", &samples);
+        let counted = cell_of("name=b icount=on via=blockd", &samples);
+        let text = cells(&[blockd, counted, cell(&samples)]);
+        assert!(
+            text.contains("a via blockd, 2 clients ") && text.contains("b via blockd, 1 client, stepped "),
+            "{text}"
+        );
+        assert_eq!(text.matches("via").count(), 2, "{text}");
     }
 }

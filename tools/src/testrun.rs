@@ -7,6 +7,7 @@ use crate::beds::Beds;
 use crate::cli::Test;
 use crate::conformance::{self, Device, Mark};
 use crate::fail::{self, Failure, Skip, last};
+use crate::files;
 use crate::image;
 use crate::lab::{Lab, Run, Size};
 use crate::libtest::{self, Tally};
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &Test) -> Result<ExitCode> {
     };
     let mut all = Steps { filter: args.only.as_deref(), tally: Tally::default() };
     static_checks(&mut all)?;
-    rust_tests(&mut all, !args.no_setup)?;
+    rust_tests(&mut all, !args.no_setup, size)?;
     on_devices(&mut all, args, size)?;
     let Tally { passed, failed, skipped } = all.tally;
     if let (Some(filter), 0) = (&args.only, passed + failed + skipped) {
@@ -66,7 +67,7 @@ fn static_checks(all: &mut Steps<'_>) -> Result<()> {
     })
 }
 
-fn rust_tests(all: &mut Steps<'_>, install: bool) -> Result<()> {
+fn rust_tests(all: &mut Steps<'_>, install: bool, size: Size) -> Result<()> {
     // The tests over vhost-user say so and pass where it cannot be had; here that is one line, and counted.
     all.step("tests: qemu-storage-daemon is there for them", || {
         setup::storage_daemon(install).map(drop).map_err(|error| Skip(fail::line(&error)).into())
@@ -74,6 +75,9 @@ fn rust_tests(all: &mut Steps<'_>, install: bool) -> Result<()> {
     all.tests("tests", || {
         let mut command = image::cargo();
         command.args(["test", "--workspace", "--tests", "--no-fail-fast"]);
+        if matches!(size, Size::Long) {
+            command.env("LIB_BLOCK_INPUTS", "10000000");
+        }
         counted(&mut command, LIMIT)
     })?;
     all.tests("doctests", || {
@@ -125,6 +129,7 @@ fn on_devices(all: &mut Steps<'_>, args: &Test, size: Size) -> Result<()> {
         let lab = beds.inside(size, scenario.name.starts_with(native_scenarios::COUNTS));
         run_in(all, &scenario.name, &lab, &scenario.run)?;
     }
+    all.step("native: files on a partition, over the whole path", || files::on_a_partition(!args.no_setup))?;
     conform(all, &conforming, &beds, size)
 }
 

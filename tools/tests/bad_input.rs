@@ -24,9 +24,7 @@ fn an_unknown_option_is_refused() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    for option in
-        ["--ring=packed", "--via=blockd", "--clients=2", "--driver=virtio-drivers", "--driver=linux", "--mode=adaptive"]
-    {
+    for option in ["--ring=packed", "--driver=virtio-drivers", "--driver=linux", "--mode=adaptive"] {
         let pair = option.trim_start_matches('-');
         refuses(&["bench", option], &[pair, "not supported yet: comes with"]);
     }
@@ -47,6 +45,32 @@ fn a_value_that_an_option_does_not_take_is_refused_with_those_that_it_does() {
     refuses(&["bench", "--device=fast"], &["--device", "minimal or rust-vmm"]);
     refuses(&["bench", "--backend=embedded", "--stepped=maybe"], &["--stepped", "on or off"]);
     refuses(&["bench", "--passes=0"], &["--passes"]);
+    refuses(&["bench", "--via=lib-block"], &["--via", "driver or blockd"]);
+    refuses(&["bench", "--via=blockd", "--clients=17"], &["clients", "1 to 16"]);
+    refuses(&["bench", "--via=blockd", "--front=back"], &["--front", "own or stepped"]);
+    refuses(&["bench", "--via=blockd", "--partitions=3"], &["--partitions", "on or off"]);
+}
+
+#[test]
+fn contradictions_of_blockd_are_refused() {
+    refuses(&["bench", "--clients=2"], &["clients", "via=blockd"]);
+    refuses(&["bench", "--front=own"], &["front", "via=blockd"]);
+    refuses(&["bench", "--partitions=on"], &["partitions", "via=blockd"]);
+    let blockd = |options: &[&str], words: &[&str]| {
+        let all: Vec<&str> = ["bench", "--via=blockd"].iter().chain(options).copied().collect();
+        refuses(&all, words);
+    };
+    blockd(&["--numjobs=1"], &["clients=N", "numjobs"]);
+    blockd(&["--driver=raw"], &["driver=ours"]);
+    blockd(&["--submit=shared"], &["leave submit out"]);
+    blockd(&["--icount", "--front=own"], &["leave front=own out"]);
+    blockd(&["--icount", "--vcpus=2"], &["icount", "vcpus=2"]);
+    blockd(&["--clients=2", "--vcpus=2"], &["clients=2", "at least 3"]);
+    blockd(&["--partitions=on"], &["--disk=FILE"]);
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("plain.raw");
+    std::fs::File::create(&plain).unwrap().set_len(1 << 20).unwrap();
+    blockd(&["--partitions=on", &format!("--disk={}", plain.display())], &["plain.raw", "no sound partition table"]);
 }
 
 #[test]
@@ -142,6 +166,8 @@ fn a_job_file_with_an_unknown_key_is_refused_with_its_line() {
     refuses(&["bench", &file.to_string_lossy()], &["a.fio:5", "ioengine"]);
     std::fs::write(&file, "[one]\nring=packed\n").unwrap();
     refuses(&["bench", &file.to_string_lossy()], &["a.fio:2", "not supported yet"]);
+    std::fs::write(&file, "[one]\nvia=blockd\nclients=2\nfront=round\n").unwrap();
+    refuses(&["bench", &file.to_string_lossy()], &["a.fio:4", "own or stepped"]);
     std::fs::write(&file, "[two words]\nrw=read\n").unwrap();
     refuses(&["bench", &file.to_string_lossy()], &["two words"]);
 }

@@ -3,6 +3,7 @@
 //! Each prints what is needed to find the place (addresses are those of the image file, `addr2line -e` takes them) and
 //! leaves with a status of its own. Nothing is recovered.
 
+use crate::cpu::kill::Shelter;
 use crate::cpu::{self, PerCpu};
 use crate::exit::{Exit, exit};
 use crate::serial::with_dying_line;
@@ -69,6 +70,8 @@ pub struct Frame {
 
 /// Prints the exception and ends the run.
 pub extern "C" fn report(frame: &Frame) -> ! {
+    // Leaving the serial line's lock must not let a kill through; the shelter has no end.
+    let _shelter = Shelter::enter();
     if frame.vector == NMI && watchdog::has_bitten() {
         answer_watchdog(frame);
     }
@@ -104,6 +107,8 @@ fn answer_watchdog(frame: &Frame) -> ! {
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    // A job that is killed while it panics would take the panic along; the shelter has no end.
+    let _shelter = Shelter::enter();
     let cpu = cpu::current();
     match PANICKING.compare_exchange(NOBODY, cpu.index(), Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => with_dying_line(|line| {

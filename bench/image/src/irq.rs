@@ -13,12 +13,12 @@
 //! waiter's last look and its halt stays pending, because `sti` takes effect after `hlt` has begun.
 
 use crate::apic::{self, Command};
+use crate::cpu::lock::Mutex;
 use crate::cpu::{self, CpuId, PerCpu};
 use crate::time::now_ns;
 use crate::vectors::{self, LINES};
 use crate::{msix, timer};
 use core::sync::atomic::{Ordering, fence};
-use spin::Mutex;
 use x86_64::instructions::interrupts;
 
 pub use crate::timer::NEVER;
@@ -73,7 +73,8 @@ pub fn wait(bits: u64, deadline: u64) -> u64 {
     taken
 }
 
-/// Takes those of `bits` that are raised on the calling processor and not withheld, without waiting.
+/// Takes those of `bits` that are raised on the calling processor and not withheld, without waiting. No shelter: if the
+/// job is killed in between, a bit is raised still or taken, and taken bits count as acknowledged after a kill.
 #[inline]
 pub fn take(bits: u64) -> u64 {
     let cpu = PerCpu::current();
@@ -253,7 +254,8 @@ impl Doorbell {
         self.line.badge()
     }
 
-    /// Raises the bit, from any processor; what the caller wrote before is visible to the waiter.
+    /// Raises the bit, from any processor; what the caller wrote before is visible to the waiter. No shelter: a kill
+    /// between raising and announcing wakes every sleeper.
     pub fn ring(&self) {
         PerCpu::of(self.line.cpu()).raised.fetch_or(self.badge(), Ordering::Release);
         wake(self.line.cpu());

@@ -103,7 +103,7 @@ fn bring_up(start_info: StartInfo) -> Machine {
 fn run(machine: &Machine) -> Exit {
     match machine.command_line.value("scenario") {
         Some("selftest") => selftest::run(machine),
-        Some("none" | "operations" | "flush") | None => runner::run(machine),
+        Some("none" | "operations" | "flush" | "blockd" | "restart") | None => runner::run(machine),
         Some("hang") => {
             println!("image: hanging, as asked");
             irq::halt_until(irq::NEVER, || false);

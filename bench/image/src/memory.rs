@@ -4,10 +4,10 @@
 //! machine ends with it. The heap (for `alloc`) is one such piece. Invariant: nothing below [`FLOOR`] (firmware, the
 //! trampoline) and nothing of the image is ever handed out.
 
+use crate::cpu::lock::{Mutex, RawLock};
 use arrayvec::ArrayVec;
 use core::ops::Range;
 use core::ptr::NonNull;
-use spin::Mutex;
 use talc::{TalcLock, source::Manual};
 
 /// The most regions that are remembered; more are ignored.
@@ -46,7 +46,7 @@ impl Region {
 }
 
 #[global_allocator]
-static HEAP: TalcLock<spin::Mutex<()>, Manual> = TalcLock::new(Manual);
+static HEAP: TalcLock<RawLock, Manual> = TalcLock::new(Manual);
 
 static FREE: Mutex<ArrayVec<Range<u64>, MAX_REGIONS>> = Mutex::new(ArrayVec::new_const());
 

@@ -2,6 +2,7 @@
 //!
 //! Each check prints what it saw and whether it held; the run succeeds if all did.
 
+mod kills;
 mod routines;
 
 use crate::apic::{self, Command};
@@ -22,7 +23,7 @@ const DMA_LEN: usize = 8 << 20;
 
 type Check = fn(&Machine) -> bool;
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("clock", clock_advances),
     ("routines", |_| routines::agree_with_byte_loops()),
     ("memory", memory_is_zeroed_and_aligned),
@@ -32,6 +33,7 @@ const CHECKS: [(&str, Check); 9] = [
     ("doorbells", doorbells_wake_every_processor),
     ("capabilities", capabilities_deliver_once_per_acknowledgement),
     ("timer", timer_wakes_a_waiting_processor),
+    ("kills", |_| kills::leave_processors_usable()),
 ];
 
 /// Runs every check.

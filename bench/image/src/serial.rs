@@ -5,9 +5,9 @@
 //! run: they go through [`with_dying_line`], which waits a bounded time for the lock and then speaks regardless,
 //! because its holder may be the very code that was interrupted.
 
+use crate::cpu::lock::Mutex;
 use core::fmt::{self, Write};
 use core::hint;
-use spin::Mutex;
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
 

@@ -1,12 +1,12 @@
 //! Interrupt entries in assembly, and the map of vectors.
 //!
 //! Every one of the 256 vectors has an entry. Device lines (192 of them) and the wake-up share the lean shape: badge
-//! bit, count, end of interrupt, no register but one saved. The timer saves everything, since it may call Rust. The
-//! rest leads to [`crate::fault`]. Knows what a badge is (a bit in the [`PerCpu`] block that GS points at), not who
-//! waits for it.
+//! bit, count, end of interrupt, no register but one saved. The kill is as lean and may not come back. The timer saves
+//! everything, since it may call Rust. The rest leads to [`crate::fault`]. Knows what a badge is (a bit in the
+//! [`PerCpu`] block that GS points at), not who waits for it.
 
 use crate::apic;
-use crate::cpu::PerCpu;
+use crate::cpu::{PerCpu, kill};
 use crate::{fault, timer};
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -19,6 +19,8 @@ pub const LINES: usize = 192;
 pub const WAKE: u8 = 0xf0;
 /// The local timer.
 pub const TIMER: u8 = 0xf1;
+/// Ends the job that the processor runs; see [`kill`].
+pub const KILL: u8 = 0xf2;
 /// The local APIC's spurious interrupt: never acknowledged.
 pub const SPURIOUS: u8 = 0xff;
 
@@ -36,6 +38,7 @@ unsafe extern "C" {
     static line_entries: u8;
     static wake_entry: u8;
     static timer_entry: u8;
+    static kill_entry: u8;
     static spurious_entry: u8;
 }
 
@@ -44,6 +47,7 @@ pub fn entry(vector: u8) -> u64 {
     match vector {
         WAKE => (&raw const wake_entry) as u64,
         TIMER => (&raw const timer_entry) as u64,
+        KILL => (&raw const kill_entry) as u64,
         SPURIOUS => (&raw const spurious_entry) as u64,
         FIRST_LINE..WAKE => (&raw const line_entries) as u64 + (vector - FIRST_LINE) as u64 * LINE_STRIDE as u64,
         _ => (&raw const fault_entries) as u64 + vector as u64 * FAULT_STRIDE as u64,
@@ -74,6 +78,22 @@ global_asm!(
     "mov dword ptr [rax], 0",
     "pop rax",
     "spurious_entry:",
+    "iretq",
+
+    // The kill, on the interruption stack, which is free again once it is left. End of interrupt first, since there
+    // may be no way back. A sheltered job is left to itself: it looks when it leaves the shelter.
+    ".balign 16",
+    "kill_entry:",
+    "push rax",
+    "mov eax, {eoi}",
+    "mov dword ptr [rax], 0",
+    "mov rax, gs:[{job}]",
+    "cmp rax, gs:[{condemned}]",
+    "jne 2f",
+    "cmp dword ptr gs:[{shelters}], 0",
+    "je {abandon}",
+    "2:",
+    "pop rax",
     "iretq",
 
     // The timer. The processor pushed 40 bytes onto an aligned stack, nine registers make that 112.
@@ -132,6 +152,10 @@ global_asm!(
     raised = const offset_of!(PerCpu, raised),
     arrivals = const offset_of!(PerCpu, arrivals),
     eoi = const apic::BASE + apic::END_OF_INTERRUPT,
+    job = const offset_of!(PerCpu, job),
+    condemned = const offset_of!(PerCpu, condemned),
+    shelters = const offset_of!(PerCpu, shelters),
+    abandon = sym kill::abandon,
     timer_fired = sym timer::fired,
     fault = sym fault::report,
 );

@@ -118,8 +118,8 @@ fn on_socket(run: &Run, socket: &Path, params: &Params) -> Result<bool, String> 
 
 /// Memory for the rings and buffers of a run.
 fn memory(params: &Params) -> Result<&'static SharedMemory, String> {
-    let jobs = usize::from(params.numjobs);
-    let queues = usize::from(params.queues.max(params.numjobs)).max(1);
+    let jobs = usize::from(params.jobs());
+    let queues = usize::from(params.queues_wished().max(params.numjobs)).max(1);
     let data = jobs * (usize::from(params.iodepth) * params.largest_block() as usize).next_multiple_of(4096);
     let spare = if params.icount || params.scenario.as_str() == "none" { 4 << 20 } else { SPARE };
     let bytes = queues * PER_QUEUE + data + spare;
@@ -159,7 +159,7 @@ fn on_minimal(run: &Run, params: &Params) -> Result<bool, String> {
 }
 
 /// Runs what the parameters say on `transport`.
-fn go<T: Transport<Doorbell: 'static> + 'static>(transport: T, means: Means, params: &Params) -> bool {
+fn go<T: Transport<Doorbell: 'static> + Send + 'static>(transport: T, means: Means, params: &Params) -> bool {
     runner::run(&mut Process::new(Some(transport), means), params)
 }
 

@@ -107,7 +107,7 @@ pub fn say(line: &Said) {
     }
 }
 
-impl<T: Transport<Doorbell: 'static> + 'static> Ground for Process<T> {
+impl<T: Transport<Doorbell: 'static> + Send + 'static> Ground for Process<T> {
     type Transport = T;
     type Platform = LinuxPlatform;
     type Host = Seat;

@@ -3,7 +3,7 @@
 //! Everything here lives as long as the run does, which is as long as the machine or the process: nothing is given back.
 use crate::crew::Crew;
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 use drv_virtio_block::dma::{DeviceAddress, DmaRegion};
@@ -88,12 +88,31 @@ pub struct Handed<T> {
     pub dma: DmaRegion<'static>,
 }
 
+/// Why a native run kills nobody.
+const IMMORTAL: &str = "a thread of a process cannot be killed at any instruction: give --backend=qemu";
+
+/// Work under way on a processor of its own, while whoever began it does something else.
+pub trait Begun<R> {
+    /// Whether it ended, in whatever way.
+    fn is_over(&self) -> bool;
+
+    /// Waits for its end; what it returned, or nothing if it was killed.
+    fn outcome(self: Box<Self>) -> Option<R>;
+
+    /// Ends it at whatever instruction it is, its stack abandoned, and waits until it takes no other; what it returned
+    /// if that was first.
+    fn kill(self: Box<Self>) -> Option<R>;
+}
+
+/// What [`Ground::begin`] gives.
+pub type Beginning<R> = Result<Box<dyn Begun<R>>, String>;
+
 /// See the module's text.
 pub trait Ground {
     /// How the device is reached.
-    type Transport: Transport<Doorbell: 'static> + 'static;
-    /// The clock and the interrupts of the thread that runs the run.
-    type Platform: Platform;
+    type Transport: Transport<Doorbell: 'static> + Send + 'static;
+    /// The clock and the interrupts of the thread that runs the run, or of the one that it is given to.
+    type Platform: Platform + Send + 'static;
     /// See [`Host`].
     type Host: Host + Send + 'static;
     /// Wakes the submitters of one queue.
@@ -131,6 +150,46 @@ pub trait Ground {
         plan: &VectorPlan,
         jobs: Vec<Box<dyn FnOnce() -> R + Send>>,
     ) -> Vec<R>;
+
+    /// Begins one job on its processor, which is not the caller's: `seats` was asked for a crew that stands apart.
+    ///
+    /// # Errors
+    /// Where nobody can be killed.
+    fn begin<R: Send + 'static>(&self, _job: u16, _work: Box<dyn FnOnce() -> R + Send>) -> Beginning<R> {
+        Err(IMMORTAL.to_string())
+    }
+
+    /// As [`Ground::begin`], for work that [`Begun::kill`] may end.
+    ///
+    /// # Errors
+    /// Where nobody can be killed.
+    ///
+    /// # Safety
+    /// Nobody but `work` refers to its stack, and nobody counts on anything on it being dropped.
+    unsafe fn begin_mortal<R: Send + 'static>(&self, _job: u16, _work: Box<dyn FnOnce() -> R + Send>) -> Beginning<R> {
+        Err(IMMORTAL.to_string())
+    }
+
+    /// What `job` waits for besides its interrupts: what [`Ground::wake`] raises.
+    ///
+    /// # Errors
+    /// Where nobody can be killed.
+    fn doorbell(&self, _job: u16) -> Result<Badges, String> {
+        Err(IMMORTAL.to_string())
+    }
+
+    /// Hands over once more what [`Ground::hand_over`] did: the same registers, interrupts and bytes for rings, in whatever
+    /// state they were left.
+    ///
+    /// # Errors
+    /// Where nobody can be killed, or nothing was handed over.
+    ///
+    /// # Safety
+    /// Nobody uses what was handed over before, or anything made from it, any more. The device may still: whoever gets
+    /// the memory resets it before anything is stored there.
+    unsafe fn hand_over_again(&self) -> Result<Handed<Self::Transport>, String> {
+        Err(IMMORTAL.to_string())
+    }
 
     /// Takes the configuration's interrupt, if it came during the run.
     fn take_configuration(&mut self, plan: &VectorPlan) -> Badges;

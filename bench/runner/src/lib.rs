@@ -12,6 +12,7 @@
 #![no_std]
 extern crate alloc;
 
+mod blockd;
 pub mod buffers;
 pub mod content;
 pub mod crew;
@@ -32,7 +33,7 @@ use alloc::format;
 use alloc::string::ToString;
 use crew::Crew;
 use ground::Ground;
-use workload::params::{Driver, Params, Submit, Verify};
+use workload::params::{Driver, Params, Submit, Verify, Via};
 use workload::report::{Line, Note, Report, Tally};
 
 /// Bound on bring-up, and on what comes after the last submission.
@@ -67,12 +68,17 @@ fn try_run<G: Ground>(ground: &mut G, params: &Params) -> runs::Outcome {
     ground.seats(crew)?;
     let scenario = match params.scenario.as_str() {
         "none" => None,
+        crew::RESTART => return blockd::restart(ground, params, crew),
+        "blockd" => Some(blockd::calls(ground, params, crew)),
         "operations" => Some(operations::run(ground, params, crew)),
         "flush" => Some(flush::run(ground, params, crew)),
-        other => return Err(format!("there is no scenario `{other}`: give operations or flush")),
+        other => return Err(format!("there is no scenario `{other}`: give operations, flush, blockd or restart")),
     };
     if let Some(outcome) = scenario {
         return outcome.map(|()| Box::new(Report::new(&Tally::new(), 0)));
+    }
+    if params.via == Via::Blockd {
+        return blockd::run(ground, params, crew);
     }
     match (params.driver, params.icount) {
         (Driver::VirtioDriver, _) => Err("driver=virtio-driver runs natively: give --backend=vhost-user".to_string()),

@@ -21,7 +21,7 @@ use drv_virtio_block::platform::Badges;
 use drv_virtio_block::queue::{Chaining, Prepared, QueueOptions};
 use drv_virtio_block::spec::{Features, feature};
 use drv_virtio_block::transport::{QueueId, RingAddresses, Transport};
-use workload::params::{Indirect, Mode, Params};
+use workload::params::{Indirect, Mode, Params, Via};
 use workload::report::{Boot, Line, Note, VERSION};
 
 /// Ring memory per queue: enough for 1024 descriptors, their slots and tables.
@@ -186,6 +186,10 @@ fn wishes(params: &Params, crew: Crew) -> Wishes {
 fn in_flight_per_queue(params: &Params, queues: usize) -> usize {
     if params.icount {
         return params.iodepth_batch_submit.into();
+    }
+    if params.via == Via::Blockd {
+        // Front ends take what there is room for.
+        return 1;
     }
     usize::from(params.iodepth) * usize::from(params.numjobs).div_ceil(queues.max(1))
 }

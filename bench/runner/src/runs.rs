@@ -4,7 +4,7 @@ use crate::buffers::{Page, Places, Scattered};
 use crate::content::{Anything, Verified};
 use crate::crew::Crew;
 use crate::drive::Drive;
-use crate::ground::{Ground, Host};
+use crate::ground::{Ground, Host, Piece};
 use crate::icount::{self, Counted};
 use crate::job::{Content, Done, Job, Plan};
 use crate::locked::{self, Locked};
@@ -20,7 +20,7 @@ use drv_virtio_block::dma::Buffer;
 use drv_virtio_block::geometry::Geometry;
 use drv_virtio_block::interrupt::{CompletionMode, VectorPlan};
 use drv_virtio_block::platform::Badges;
-use drv_virtio_block::queue::{OwnedQueue, Prepared, SharedQueue, Submitter};
+use drv_virtio_block::queue::{OwnedQueue, Prepared, SharedQueue, Statistics, Submitter};
 use drv_virtio_block::transport::QueueId;
 use workload::params::{Mode, Params, Rw};
 use workload::pattern::{Pattern, Region};
@@ -148,7 +148,7 @@ pub(crate) fn count_raw<G: Ground>(ground: &mut G, params: &Params, crew: Crew) 
     counted(ground, drives, Some(used), params, rig.device.geometry().capacity())
 }
 
-fn used_rings<G: Ground, M: Memory>(rig: &Rig<G, M>) -> Vec<u64> {
+pub(crate) fn used_rings<G: Ground, M: Memory>(rig: &Rig<G, M>) -> Vec<u64> {
     rig.queues.iter().map(|(_, memory)| memory.addresses().device().0).collect()
 }
 
@@ -164,19 +164,31 @@ pub fn counted<G: Ground, D: Drive<Page>>(
     params: &Params,
     capacity: u64,
 ) -> Outcome {
+    let memory = ground.dma(usize::from(params.iodepth_batch_submit) * 4096).ok_or("no memory for the buffers")?;
+    counted_on(ground, drives, used, params, capacity, &Places::new(memory, 4096))
+}
+
+/// As [`counted`], on buffers that are there.
+pub(crate) fn counted_on<G: Ground, D: Drive<Page>>(
+    ground: &G,
+    drives: Vec<D>,
+    used: Option<Vec<u64>>,
+    params: &Params,
+    capacity: u64,
+    places: &Places,
+) -> Outcome {
     let batch = usize::from(params.iodepth_batch_submit);
     let used: Vec<_> = used.map_or_else(|| vec![None; drives.len()], |used| used.into_iter().map(Some).collect());
     let mut queues: Vec<_> = drives.into_iter().zip(used).map(|(drive, used)| Counted { drive, used }).collect();
     let endless = Params { number_ios: 0, numjobs: 1, ..params.clone() };
     let mut pattern = Pattern::new(&endless, 0, capacity).map_err(|e| e.to_string())?;
-    let places = Places::new(ground.dma(batch * 4096).ok_or("no memory for the buffers")?, 4096);
     let mut host = ground.host(0, Badges(0));
     let amount = (batch, params.number_ios);
     let instructions = icount::count(&mut queues, &mut host, &mut pattern, amount, |place| places.page(place, 4096));
     let mut report = Box::new(Report::new(&Tally::new(), 0));
     report.instructions = Some(instructions);
     for queue in &queues {
-        add_statistics(&mut report, &queue.drive);
+        add(&mut report, &queue.drive.statistics());
     }
     Ok(report)
 }
@@ -246,10 +258,19 @@ pub fn foreign<G: Ground, D: Drive<Page> + Send + 'static>(
 
 /// The buffers of one job.
 fn places<G: Ground>(ground: &G, params: &Params) -> Result<Places, String> {
-    let largest = params.largest_block().max(512) as usize;
-    let depth = usize::from(params.iodepth);
+    Ok(Places::new(job_memory(ground, params)?, place_bytes(params)))
+}
+
+/// Bytes of a place for one request.
+pub(crate) fn place_bytes(params: &Params) -> usize {
+    params.largest_block().max(512) as usize
+}
+
+/// Memory for the places of one job, and enough to seal the disk with.
+pub(crate) fn job_memory<G: Ground>(ground: &G, params: &Params) -> Result<Piece, String> {
+    let (largest, depth) = (place_bytes(params), usize::from(params.iodepth.max(params.iodepth_batch_submit)));
     let lacking = || format!("no memory for {depth} buffers of {largest} bytes: lower iodepth or the block size");
-    Ok(Places::new(ground.dma(depth * largest).ok_or_else(lacking)?, largest))
+    ground.dma((depth * largest).max(seal::BYTES)).ok_or_else(lacking)
 }
 
 fn plain_job<D: Drive<Page>, H: Host>(mut drive: D, setup: Setup<H>) -> Result<Returned<D>, String> {
@@ -278,7 +299,7 @@ impl<H> Setup<H> {
     }
 }
 
-fn drive_job<B, D: Drive<B>, C: Content<B>, H: Host>(
+pub(crate) fn drive_job<B, D: Drive<B>, C: Content<B>, H: Host>(
     drive: &mut D,
     params: &Params,
     mode: Mode,
@@ -291,15 +312,10 @@ fn drive_job<B, D: Drive<B>, C: Content<B>, H: Host>(
     Ok((tally, done))
 }
 
-/// Runs the jobs, services the configuration if its interrupt came, and sums up.
-fn finish<G: Ground, M: Memory, B, D: Drive<B>>(
-    ground: &mut G,
-    mut rig: Rig<G, M>,
-    crew: Crew,
-    jobs: impl FnOnce(&mut G, &Setting, &Geometry) -> Result<Vec<Returned<D>>, String>,
-) -> Outcome {
+/// What jobs need to know of the rig's device.
+pub(crate) fn setting<G: Ground, M: Memory>(rig: &Rig<G, M>) -> Setting {
     let reached = rig.device.reached();
-    let setting = Setting {
+    Setting {
         capacity: rig.device.geometry().capacity(),
         queues: reached.queues,
         mode: match reached.mode {
@@ -308,14 +324,24 @@ fn finish<G: Ground, M: Memory, B, D: Drive<B>>(
         },
         grain: rig.grain(),
         plan: rig.device.vectors().clone(),
-    };
+    }
+}
+
+/// Runs the jobs, services the configuration if its interrupt came, and sums up.
+fn finish<G: Ground, M: Memory, B, D: Drive<B>>(
+    ground: &mut G,
+    mut rig: Rig<G, M>,
+    crew: Crew,
+    jobs: impl FnOnce(&mut G, &Setting, &Geometry) -> Result<Vec<Returned<D>>, String>,
+) -> Outcome {
+    let setting = setting(&rig);
     let returned = jobs(ground, &setting, rig.device.geometry())?;
     let taken = ground.take_configuration(&setting.plan);
     rig.service_configuration(ground, taken)?;
     Ok(sum_up(ground, crew, &setting, &returned))
 }
 
-fn sum_up<G: Ground, B, D: Drive<B>>(
+pub(crate) fn sum_up<G: Ground, B, D: Drive<B>>(
     ground: &G,
     crew: Crew,
     setting: &Setting,
@@ -332,14 +358,14 @@ fn sum_up<G: Ground, B, D: Drive<B>>(
         if let Some(fault) = &job.first_fault {
             ground.remark(fault);
         }
-        add_statistics(&mut report, &job.drive);
+        add(&mut report, &job.drive.statistics());
     }
     (report.interrupts, report.interrupts_home) = ground.interrupts(crew, &setting.plan, setting.queues);
     report
 }
 
-fn add_statistics<B, D: Drive<B>>(report: &mut Report, drive: &D) {
-    let statistics = drive.statistics();
+/// Adds a queue's counters.
+pub(crate) fn add(report: &mut Report, statistics: &Statistics) {
     report.notifications += statistics.notifications;
     report.submitted += statistics.submitted;
     report.completed += statistics.completed;

@@ -1,7 +1,7 @@
 //! The last writes of a verified run: every sector's generation, and the seal, so that the host can check the disk.
 use crate::buffers::{Places, Scattered};
 use crate::drive::{Drive, Work};
-use crate::ground::Ground;
+use crate::ground::{Ground, Piece};
 use crate::runs::Returned;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -12,6 +12,8 @@ use workload::verify::table::Layout;
 
 /// Table sectors written at once.
 const STRIDE: u64 = 64;
+/// Memory that writing a table takes.
+pub(crate) const BYTES: usize = STRIDE as usize * SECTOR as usize;
 
 /// Writes table and seal through the first job's drive.
 pub(crate) fn write<G: Ground, D: Drive<Scattered>>(
@@ -23,7 +25,6 @@ pub(crate) fn write<G: Ground, D: Drive<Scattered>>(
     if disk.read_only || !params.rw.writes() {
         return Ok(returned);
     }
-    let layout = Layout::new(disk.capacity(), params.size / u64::from(SECTOR)).map_err(|e| e.to_string())?;
     let mut words = Vec::new();
     for (job, number) in returned.iter_mut().zip(0..) {
         let region = Region::new(params, number, disk.capacity()).map_err(|e| e.to_string())?;
@@ -31,19 +32,32 @@ pub(crate) fn write<G: Ground, D: Drive<Scattered>>(
         words.append(&mut job.words);
     }
     let drive = &mut returned.first_mut().ok_or("no job ran")?.drive;
-    let bytes = STRIDE as usize * SECTOR as usize;
-    let mut places = Places::new(ground.dma(bytes).ok_or("no memory for the table")?, bytes);
+    let memory = ground.dma(BYTES).ok_or("no memory for the table")?;
+    write_table(drive, memory, &words, disk.capacity(), params.size / u64::from(SECTOR))?;
+    Ok(returned)
+}
+
+/// Writes table and seal of a disk (or a part of one) of `capacity` sectors, of which `covered` were used (0: all that
+/// can be), through `drive`, with [`BYTES`] of memory that nobody uses now.
+pub(crate) fn write_table<D: Drive<Scattered>>(
+    drive: &mut D,
+    memory: Piece,
+    words: &[u32],
+    capacity: u64,
+    covered: u64,
+) -> Result<(), String> {
+    let layout = Layout::new(capacity, covered).map_err(|e| e.to_string())?;
+    let mut places = Places::new(memory, BYTES);
     for index in (0..layout.table_sectors).step_by(STRIDE as usize) {
         let sectors = STRIDE.min(layout.table_sectors - index) as u32;
         let data = places.data(0, sectors * SECTOR);
-        layout.encode_table(&words, index, data).map_err(|e| e.to_string())?;
+        layout.encode_table(words, index, data).map_err(|e| e.to_string())?;
         write_place(drive, &places, layout.table + index, sectors)?;
     }
     flush(drive)?;
-    layout.encode_seal(&words, places.data(0, SECTOR)).map_err(|e| e.to_string())?;
+    layout.encode_seal(words, places.data(0, SECTOR)).map_err(|e| e.to_string())?;
     write_place(drive, &places, layout.seal(), 1)?;
-    flush(drive)?;
-    Ok(returned)
+    flush(drive)
 }
 
 fn write_place<D: Drive<Scattered>>(drive: &mut D, places: &Places, lba: u64, sectors: u32) -> Result<(), String> {

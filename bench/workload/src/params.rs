@@ -34,6 +34,12 @@ pub use text::{KEYS, ParamError, Word};
 pub const MAX_SPLIT: usize = 8;
 /// What the weights of a `bssplit` sum to: 100 percent in thousandths of a percent.
 pub const WHOLE: u32 = 100_000;
+/// Most clients of `via=blockd`.
+pub const MAX_CLIENTS: u16 = 16;
+/// Requests that a client of `via=blockd` can have unanswered.
+pub const MAX_CREDIT: u16 = 256;
+/// Kills of a `scenario=restart` that names no number.
+const KILLS: u16 = 5;
 /// Bytes in a sector, the unit of every disk address here.
 pub const SECTOR: u32 = 512;
 
@@ -136,6 +142,24 @@ pub enum Submit {
     Mutex,
 }
 
+/// What the jobs hand their requests to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// `driver`: the driver itself.
+    Driver,
+    /// `blockd`: front ends that serve clients over lib-block, each on a queue of its own.
+    Blockd,
+}
+
+/// Where a front end runs; see [`Params::is_stepped`] for what holds in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// `own`: on a processor of its own, as has every client.
+    Own,
+    /// `stepped`: clients, front ends and driver take turns on one processor.
+    Stepped,
+}
+
 /// Everything that the image is told. Field names are the keys on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
@@ -162,7 +186,8 @@ pub struct Params {
     pub iodepth_batch_complete_min: u16,
     /// `iodepth_batch_complete_max`: most completions taken in one go, at least 1.
     pub iodepth_batch_complete_max: u16,
-    /// `numjobs`: submitters, each on a vCPU of its own.
+    /// `numjobs`: submitters, each on a vCPU of its own; 1 with `via=blockd`, whose jobs are its clients. Ask
+    /// [`Params::jobs`].
     pub numjobs: u16,
     /// `size` in bytes: how much of the disk is used in all (0: all of it), split evenly among jobs.
     pub size: u64,
@@ -179,7 +204,8 @@ pub struct Params {
     pub verify: Verify,
     /// `randseed`.
     pub randseed: u64,
-    /// `queues`: virtqueues asked for (0: as many as jobs, device and vectors allow).
+    /// `queues`: virtqueues asked for (0: as many as jobs, device and vectors allow; with `via=blockd`: one). Ask
+    /// [`Params::queues_wished`].
     pub queues: u16,
     /// `vectors`: interrupt capabilities handed over to the driver.
     pub vectors: u16,
@@ -193,6 +219,17 @@ pub struct Params {
     pub layout: Layout,
     /// `icount`: `on` or `off`: count instructions per I/O over fixed batches instead of measuring time.
     pub icount: bool,
+    /// `via`.
+    pub via: Via,
+    /// `clients`: the jobs of `via=blockd`, 1 to 16.
+    pub clients: u16,
+    /// `front`: of `via=blockd`; `icount` steps it whatever this says.
+    pub front: Front,
+    /// `partitions`: `on`: each client works on a partition of its own, on the first `size / clients` bytes of it;
+    /// `off`: each on its share of the whole disk.
+    pub partitions: bool,
+    /// `kills`: how often `scenario=restart` kills the driver, 1 or more.
+    pub kills: u16,
 }
 
 /// `indirect`, see [`Params::indirect`].
@@ -229,6 +266,8 @@ words!(Rw {
 });
 words!(Verify { None => "none", Crc32c => "crc32c" });
 words!(Submit { Owner => "owner", Shared => "shared", Auto => "auto", Mutex => "mutex" });
+words!(Via { Driver => "driver", Blockd => "blockd" });
+words!(Front { Own => "own", Stepped => "stepped" });
 words!(Layout { Line => "line", Dense => "dense" });
 words!(Indirect { On => "on", Off => "off", Auto => "auto" });
 
@@ -280,11 +319,48 @@ impl Default for Params {
             indirect: Indirect::Auto,
             layout: Layout::Line,
             icount: false,
+            via: Via::Driver,
+            clients: 1,
+            front: Front::Own,
+            partitions: false,
+            kills: KILLS,
         }
     }
 }
 
 impl Params {
+    /// How many submitters there are: clients with `via=blockd`, jobs otherwise.
+    pub const fn jobs(&self) -> u16 {
+        match self.via {
+            Via::Driver => self.numjobs,
+            Via::Blockd => self.clients,
+        }
+    }
+
+    /// How many queues are wished for: as many as were asked for, else one per job or, with `via=blockd`, one. Each
+    /// queue of `via=blockd` has a front end.
+    pub const fn queues_wished(&self) -> u16 {
+        match (self.queues, self.via) {
+            (0, Via::Driver) => self.numjobs,
+            (0, Via::Blockd) => 1,
+            (queues, _) => queues,
+        }
+    }
+
+    /// Clients, front ends and driver take turns on one processor.
+    pub const fn is_stepped(&self) -> bool {
+        matches!(self.via, Via::Blockd) && (self.icount || matches!(self.front, Front::Stepped))
+    }
+
+    /// How many processors are at work: one per job and front end, or one that steps them all.
+    pub const fn seats(&self) -> u16 {
+        match self.via {
+            Via::Driver => self.numjobs,
+            Via::Blockd if self.is_stepped() => 1,
+            Via::Blockd => self.clients.saturating_add(self.queues_wished()),
+        }
+    }
+
     /// The largest block in bytes; regions are aligned to it.
     pub fn largest_block(&self) -> u32 {
         self.bssplit.iter().map(|split| split.bytes).max().unwrap_or(0)

@@ -64,20 +64,23 @@ impl Io {
 pub struct Region {
     /// First sector.
     pub first: u64,
-    /// Length; the same for every job, a multiple of the largest block.
+    /// Length; the same for every job (of partitions: if they are equally long), a multiple of the largest block.
     pub sectors: u64,
 }
 
 impl Region {
-    /// The region of `job` on a disk of `capacity` sectors. Under `verify` the disk's reserved tail is left out.
+    /// The region of `job` on a disk of `capacity` sectors, or on its partition of that length. Under `verify` the disk's reserved tail is left out.
     ///
     /// # Errors
     /// See [`PatternError`].
     pub fn new(params: &Params, job: u16, capacity: u64) -> Result<Self, PatternError> {
-        if job >= params.numjobs {
-            return Err(PatternError::NoSuchJob { job, jobs: params.numjobs });
+        let jobs = params.jobs();
+        if job >= jobs {
+            return Err(PatternError::NoSuchJob { job, jobs });
         }
-        let asked = params.size / u64::from(SECTOR);
+        // A partition is its client's alone; `size` is that of all of them.
+        let sharers = if params.partitions { 1 } else { u64::from(jobs) };
+        let asked = params.size / u64::from(SECTOR) / if params.partitions { u64::from(jobs) } else { 1 };
         let usable = match (params.verify, asked) {
             (Verify::Crc32c, _) => Layout::new(capacity, asked)?.covered,
             (Verify::None, 0) => capacity,
@@ -87,18 +90,18 @@ impl Region {
             (Verify::None, _) => asked,
         };
         let block = u64::from(params.largest_block() / SECTOR).max(1);
-        let sectors = usable / u64::from(params.numjobs) / block * block;
+        let sectors = usable / sharers / block * block;
         if sectors == 0 {
-            return Err(PatternError::TooSmall { usable, needed: block * u64::from(params.numjobs) });
+            return Err(PatternError::TooSmall { usable, needed: block * sharers });
         }
-        Ok(Self { first: u64::from(job) * sectors, sectors })
+        Ok(Self { first: if params.partitions { 0 } else { u64::from(job) * sectors }, sectors })
     }
 }
 
 /// Why a job has no pattern. `Display` says what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatternError {
-    /// The job's number is not below `numjobs`.
+    /// The job's number is not below [`Params::jobs`].
     NoSuchJob {
         /// The number asked for.
         job: u16,
@@ -192,7 +195,7 @@ impl Pattern {
         Ok(Self {
             random: Random::for_job(params.randseed, job),
             region,
-            left: if params.number_ios == 0 { ENDLESS } else { share(params.number_ios, params.numjobs, job) },
+            left: if params.number_ios == 0 { ENDLESS } else { share(params.number_ios, params.jobs(), job) },
             held: None,
             only: if params.bssplit.len() > 1 { None } else { only(params.rw) },
             is_random: params.rw.is_random(),

@@ -147,6 +147,12 @@ pub struct Report {
     pub violations: u64,
     /// Times that a submitter found its queue full.
     pub full: u64,
+    /// Doorbells that clients rang at front ends.
+    #[serde(default)]
+    pub client_doorbells: u64,
+    /// Doorbells that front ends rang at clients.
+    #[serde(default)]
+    pub front_doorbells: u64,
     /// Locked read-modify-writes and full fences on the I/O path, where the build counts them.
     pub atomics: Option<u64>,
     /// Where counted.

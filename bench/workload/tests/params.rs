@@ -2,8 +2,8 @@
 use arrayvec::ArrayVec;
 use proptest::prelude::*;
 use workload::params::{
-    Driver, Indirect, KEYS, Layout, MAX_SPLIT, Mode, ParamError, Params, Rw, Split, Submit, Verify, WHOLE, parse_size,
-    parse_time_ms,
+    Driver, Front, Indirect, KEYS, Layout, MAX_SPLIT, Mode, ParamError, Params, Rw, Split, Submit, Verify, Via, WHOLE,
+    parse_size, parse_time_ms,
 };
 
 fn any_split() -> impl Strategy<Value = Vec<Split>> {
@@ -124,7 +124,8 @@ fn printed_pairs_are_canonical() {
         "name=bench scenario=none driver=ours mode=interrupt submit=auto rw=randread \
          bssplit=4k/12.5:512/7.5:1m/80 iodepth=1 iodepth_batch_submit=1 iodepth_batch_complete_min=1 \
          iodepth_batch_complete_max=64 numjobs=1 size=1m runtime_ms=120000 number_ios=0 rwmixread=50 rate_iops=0 \
-         verify=none randseed=137 queues=0 vectors=16 queue_size=0 event_idx=on indirect=auto layout=line icount=off"
+         verify=none randseed=137 queues=0 vectors=16 queue_size=0 event_idx=on indirect=auto layout=line icount=off \
+         via=driver clients=1 front=own partitions=off kills=5"
     );
     assert!(Params::parse("bs=512 number_ios=1").unwrap().to_string().contains(" bssplit=512 "));
 }
@@ -137,7 +138,8 @@ fn every_key_sets_the_field_that_it_prints() {
          verify=crc32c randseed=9 queues=10 vectors=11 queue_size=16 event_idx=off indirect=on layout=dense",
     )
     .unwrap();
-    let other = Params { number_ios: 12, icount: true, ..other };
+    let blockd = Params { via: Via::Blockd, clients: 13, front: Front::Stepped, partitions: true, kills: 14, ..other };
+    let other = Params { number_ios: 12, icount: true, ..blockd };
     let (theirs, ours) = (other.to_string(), Params::default().to_string());
     let mut built = Params::default();
     for ((pair, default), (key, _)) in theirs.split(' ').zip(ours.split(' ')).zip(KEYS) {
@@ -316,6 +318,12 @@ fn a_malformed_value_is_refused_and_changes_nothing() {
         "event_idx=1",
         "indirect=yes",
         "icount=true",
+        "via=lib-block",
+        "clients=two",
+        "clients=65536",
+        "front=shared",
+        "partitions=2",
+        "kills=-1",
     ];
     for text in values {
         let (key, value) = text.split_once('=').unwrap();

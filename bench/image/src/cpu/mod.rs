@@ -5,6 +5,8 @@
 //! others may read them, but only the owner writes, except where a field says otherwise.
 
 pub mod job;
+pub mod kill;
+pub mod lock;
 pub mod stack;
 pub mod startup;
 pub mod trampoline;
@@ -19,6 +21,7 @@ use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
 pub use job::{run_on, start};
+pub use kill::{kill, killable, killed};
 pub use startup::start_all;
 
 /// Processors that the image can use; more are ignored.
@@ -54,7 +57,7 @@ impl fmt::Display for CpuId {
     }
 }
 
-/// What a processor owns. The entries in [`crate::vectors`] address `raised` and `arrivals` through GS.
+/// What a processor owns. The entries in [`crate::vectors`] address it through GS.
 #[repr(C, align(128))]
 pub struct PerCpu {
     /// Badge bits that were raised and not yet taken. Others raise bits too (doorbells).
@@ -67,6 +70,16 @@ pub struct PerCpu {
     asleep: AtomicBool,
     index: AtomicU8,
     apic_id: AtomicU8,
+    /// Reasons not to kill the job; see [`kill`].
+    pub shelters: AtomicU32,
+    /// The number of the last job that was posted here. The poster writes it.
+    pub job: AtomicU64,
+    /// The number of the job that is to be killed. Killers write it.
+    pub condemned: AtomicU64,
+    /// Jobs that were killed here.
+    kills: AtomicU64,
+    /// Where the main stack begins. Whoever starts the processor writes it.
+    main_stack: AtomicU64,
     /// Interrupts that arrived on this processor, per device line.
     pub arrivals: [AtomicU64; LINES],
 }
@@ -80,6 +93,12 @@ impl PerCpu {
             asleep: AtomicBool::new(false),
             index: AtomicU8::new(0),
             apic_id: AtomicU8::new(0),
+            shelters: AtomicU32::new(kill::OUTSIDE),
+            // Never equal to `condemned` on the boot processor, where nobody posts.
+            job: AtomicU64::new(1),
+            condemned: AtomicU64::new(0),
+            kills: AtomicU64::new(0),
+            main_stack: AtomicU64::new(0),
             arrivals: [const { AtomicU64::new(0) }; LINES],
         }
     }
@@ -121,6 +140,11 @@ pub fn adopt(cpu: CpuId) {
 /// Records the APIC id by which others reach `cpu`.
 fn record_apic_id(cpu: CpuId, apic_id: u8) {
     PerCpu::of(cpu).apic_id.store(apic_id, Ordering::Relaxed);
+}
+
+/// Records where the main stack of `cpu`, which does not run yet, begins.
+fn record_main_stack(cpu: CpuId, top: u64) {
+    PerCpu::of(cpu).main_stack.store(top, Ordering::Relaxed);
 }
 
 /// The calling processor.

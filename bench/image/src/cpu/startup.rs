@@ -2,7 +2,7 @@
 
 use super::stack::{interruption_stacks, main_stack};
 use super::trampoline::{self, Handover};
-use super::{CpuId, MAX_CPUS, ONLINE, adopt, count, job, record_apic_id};
+use super::{CpuId, MAX_CPUS, ONLINE, adopt, count, job, record_apic_id, record_main_stack};
 use crate::apic::{self, Command};
 use crate::memory::Region;
 use crate::time::now_ns;
@@ -46,7 +46,9 @@ pub fn start_all(apic_ids: &[u8], regions: &[Region]) -> usize {
 fn start_one(index: usize, apic_id: u8) -> bool {
     let cpu = CpuId::numbered(index);
     record_apic_id(cpu, apic_id);
-    trampoline::hand_over(Handover { stack: main_stack(), cpu: index as u64, entry: arrive as *const () as u64 });
+    let stack = main_stack();
+    record_main_stack(cpu, stack);
+    trampoline::hand_over(Handover { stack, cpu: index as u64, entry: arrive as *const () as u64 });
     [RETRY_NS, ARRIVAL_NS].into_iter().any(|patience| {
         apic::send(apic_id, Command::Startup((trampoline::PAGE >> 12) as u8));
         irq::halt_until(now_ns() + patience, || count() > index)

@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use drv_virtio_block::platform::Badges;
 use drv_virtio_block::queue::Wake;
 use runner::crew::Crew;
-use runner::ground::Host;
+use runner::ground::{Begun, Host};
 
 /// Who runs where.
 #[derive(Default)]
@@ -34,7 +34,7 @@ impl Fleet {
     /// A place for every job on `cpus` processors.
     pub fn new(crew: Crew, cpus: usize) -> Result<Self, String> {
         let jobs = usize::from(crew.jobs);
-        let first = usize::from(crew.forwarded);
+        let first = usize::from(crew.forwarded || crew.apart);
         if first + jobs > cpus {
             return Err(format!("{jobs} jobs need {} vcpus here, there are {cpus}", first + jobs));
         }
@@ -56,7 +56,7 @@ impl Fleet {
 
     /// The processor that the interrupt of queue `queue` goes to.
     pub fn target(&self, crew: Crew, queue: usize) -> CpuId {
-        if crew.forwarded { CpuId::BOOT } else { self.places[queue % self.places.len()] }
+        if crew.forwarded { CpuId::BOOT } else { self.places[crew.server(queue)] }
     }
 
     /// The doorbells of `jobs`.
@@ -70,6 +70,21 @@ impl Fleet {
     pub fn bell(&self, job: u16, own: Badges) -> Bell {
         let bell = self.bells.get(usize::from(job)).map_or(0, |bell| bell.badge());
         Bell { bits: if self.forwarded { bell } else { own.0 | bell } }
+    }
+
+    /// The badge of job `job`'s doorbell.
+    pub fn doorbell(&self, job: u16) -> Badges {
+        Badges(self.bells.get(usize::from(job)).map_or(0, |bell| bell.badge()))
+    }
+
+    /// Begins `work` on the processor of job `job`.
+    pub fn begin<R: Send + 'static>(
+        &self,
+        job: u16,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<Job<R>, String> {
+        let cpu = self.places.get(usize::from(job)).ok_or("there is no such job")?;
+        Ok(cpu::start(*cpu, work))
     }
 
     /// Runs one closure per job, each on its processor, and forwards interrupts meanwhile where that is needed.
@@ -106,6 +121,20 @@ impl Fleet {
         }
         started.reverse();
         started.into_iter().map(Job::join).collect()
+    }
+}
+
+impl<R> Begun<R> for Job<R> {
+    fn is_over(&self) -> bool {
+        Self::is_over(self)
+    }
+
+    fn outcome(self: Box<Self>) -> Option<R> {
+        Self::outcome(*self)
+    }
+
+    fn kill(self: Box<Self>) -> Option<R> {
+        Self::kill(*self)
     }
 }
 

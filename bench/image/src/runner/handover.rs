@@ -4,8 +4,9 @@
 //! checked by the driver itself ([`Authority::accept`]).
 use crate::cpu::CpuId;
 use crate::irq::Capability as Interrupt;
+use crate::memory::{self, DmaRegion as DmaMemory};
+use crate::msix;
 use crate::pci::{BlockFunction, Window as PciWindow, WindowKind};
-use crate::{memory, msix};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -19,28 +20,43 @@ use drv_virtio_block::transport::pci::Window;
 /// The endpoint on which the driver would serve blockd; nobody calls it here.
 const PROVIDER: Endpoint = Endpoint(1);
 
-/// The driver's authority, and the interrupts that back it, in the order of the grants.
-pub struct Handover {
-    pub authority: Authority<'static>,
+/// What belongs to one function's driver, whichever life of it.
+pub struct Property {
+    function: BlockFunction,
+    /// In the order of the grants.
     pub interrupts: &'static [Interrupt],
+    /// For the rings.
+    memory: DmaMemory,
 }
 
-/// Hands a function over with one interrupt per entry of `targets` (the processor that it goes to) and `dma_len` bytes.
-pub fn hand_over(function: &BlockFunction, targets: &[CpuId], dma_len: usize) -> Result<Handover, String> {
-    let interrupts = route(function, targets)?;
-    let memory = memory::dma(dma_len).ok_or_else(|| format!("no {dma_len} bytes of memory for the rings"))?;
-    let base = NonNull::new(memory.as_ptr()).ok_or("memory at 0")?;
-    // SAFETY: fresh, zeroed, mapped one to one for the device, never given back, and used through this value alone.
-    let dma = unsafe { DmaRegion::new(base, DeviceAddress(memory.device_address()), memory.len()) };
-    let frames = function.windows.iter().filter_map(frame).map(Capability::Frame);
-    let grants = interrupts.iter().map(|interrupt| Capability::Interrupt(grant(interrupt)));
-    let rest = [Capability::Dma(dma), Capability::Provider(PROVIDER)];
-    let msix = function.msix.map(|msix| {
-        let range = |part: crate::pci::BarPart| BarRange { bar: part.bar, offset: part.offset.into(), len: part.len };
-        Msix { table: range(msix.table), pending: range(msix.pending) }
-    });
-    let authority = Authority::accept(msix, frames.chain(grants).chain(rest)).map_err(|e| e.to_string())?;
-    Ok(Handover { authority, interrupts })
+impl Property {
+    /// One interrupt per entry of `targets` (the processor that it goes to) and `dma_len` bytes.
+    pub fn new(function: BlockFunction, targets: &[CpuId], dma_len: usize) -> Result<Self, String> {
+        let interrupts = route(&function, targets)?;
+        let memory = memory::dma(dma_len).ok_or_else(|| format!("no {dma_len} bytes of memory for the rings"))?;
+        Ok(Self { function, interrupts, memory })
+    }
+
+    /// The authority over it.
+    ///
+    /// # Safety
+    /// Nobody uses an authority that was made before, or anything made from it. If its device was left running, whoever
+    /// gets this one resets it before anything is stored in the memory.
+    pub unsafe fn hand_over(&self) -> Result<Authority<'static>, String> {
+        let base = NonNull::new(self.memory.as_ptr()).ok_or("memory at 0")?;
+        // SAFETY: valid: initialised (zeroed once), mapped one to one for the device, never given back. Aliasing: this
+        // value's alone, by the caller's word. Order: the caller saw the end of whoever had it before.
+        let dma = unsafe { DmaRegion::new(base, DeviceAddress(self.memory.device_address()), self.memory.len()) };
+        let frames = self.function.windows.iter().filter_map(frame).map(Capability::Frame);
+        let grants = self.interrupts.iter().map(|interrupt| Capability::Interrupt(grant(interrupt)));
+        let rest = [Capability::Dma(dma), Capability::Provider(PROVIDER)];
+        let msix = self.function.msix.map(|msix| {
+            let range =
+                |part: crate::pci::BarPart| BarRange { bar: part.bar, offset: part.offset.into(), len: part.len };
+            Msix { table: range(msix.table), pending: range(msix.pending) }
+        });
+        Authority::accept(msix, frames.chain(grants).chain(rest)).map_err(|e| e.to_string())
+    }
 }
 
 fn route(function: &BlockFunction, targets: &[CpuId]) -> Result<&'static [Interrupt], String> {
@@ -66,7 +82,7 @@ fn frame(window: &PciWindow) -> Option<DeviceFrame<'static>> {
     let place = BarRange { bar: window.bar, offset: window.offset.into(), len: window.len.into() };
     let base = NonNull::new(window.address() as *mut u8)?;
     // SAFETY: registers inside a placed BAR (checked when the function was found), mapped one to one for good, and
-    // used through this window alone.
+    // used through this window alone: an earlier life's are dead (`Property::hand_over`).
     let mapped = unsafe { Window::new(base, window.len.into()) };
     Some(DeviceFrame { kind, place, bar_len: window.bar_len, window: mapped })
 }

@@ -6,7 +6,7 @@ mod fleet;
 mod handover;
 mod platform;
 
-use crate::cpu::CpuId;
+use crate::cpu::{self, CpuId};
 use crate::exit::Exit;
 use crate::irq::{self, Capability};
 use crate::{Machine, memory, println, serial, watchdog};
@@ -16,13 +16,14 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 use drv_virtio_block::interrupt::VectorPlan;
 use drv_virtio_block::platform::Badges;
+use drv_virtio_block::startup::Authority;
 use drv_virtio_block::transport::QueueId;
 use drv_virtio_block::transport::pci::PciTransport;
 use fleet::{Bell, Bells, Fleet};
-use handover::hand_over;
+use handover::Property;
 use platform::Nucleus;
 use runner::crew::Crew;
-use runner::ground::{Ground, Handed, Piece};
+use runner::ground::{Beginning, Ground, Handed, Piece};
 use workload::params::Params;
 use workload::report::{Line, Note};
 
@@ -30,7 +31,7 @@ use workload::report::{Line, Note};
 pub fn run(machine: &Machine) -> Exit {
     let params = Params::parse(machine.command_line.text());
     let done = match params {
-        Ok(params) => runner::run(&mut Image { machine, fleet: Fleet::default(), interrupts: &[] }, &params),
+        Ok(params) => runner::run(&mut Image { machine, fleet: Fleet::default(), property: None }, &params),
         Err(why) => {
             say(&Line::Failed(Note::new(format_args!("{why}"))));
             false
@@ -39,11 +40,11 @@ pub fn run(machine: &Machine) -> Exit {
     if done { Exit::Success } else { Exit::Failure }
 }
 
-/// The machine, its processors with their jobs, and the device's interrupts once it was handed over.
+/// The machine, its processors with their jobs, and what is the driver's once it was handed over.
 struct Image<'m> {
     machine: &'m Machine,
     fleet: Fleet,
-    interrupts: &'static [Capability],
+    property: Option<Property>,
 }
 
 impl Ground for Image<'_> {
@@ -70,11 +71,17 @@ impl Ground for Image<'_> {
         let function = functions.into_iter().find(|f| f.is_virtio_block()).ok_or("there is no virtio block device")?;
         let function =
             self.machine.pci.block_function(function).map_err(|why| alloc::format!("the block device {why}"))?;
-        let handover = hand_over(&function, &self.targets(params, crew), dma_len)?;
-        self.interrupts = handover.interrupts;
-        let authority = handover.authority;
-        let grants = authority.interrupts.to_vec();
-        Ok(Handed { transport: PciTransport::new(authority.windows), grants, dma: authority.dma })
+        let property = Property::new(function, &self.targets(params, crew), dma_len)?;
+        // SAFETY: the first authority over memory that was just taken; the device was never told of it.
+        let authority = unsafe { property.hand_over() }?;
+        self.property = Some(property);
+        Ok(handed(authority))
+    }
+
+    unsafe fn hand_over_again(&self) -> Result<Handed<PciTransport<'static>>, String> {
+        let property = self.property.as_ref().ok_or("nothing was handed over")?;
+        // SAFETY: the caller's word.
+        unsafe { property.hand_over() }.map(handed)
     }
 
     fn dma(&self, bytes: usize) -> Option<Piece> {
@@ -86,7 +93,7 @@ impl Ground for Image<'_> {
     }
 
     fn platform(&self) -> Nucleus {
-        Nucleus { interrupts: self.interrupts }
+        Nucleus { interrupts: self.interrupts() }
     }
 
     fn wake(&self, jobs: Vec<u16>) -> Bells {
@@ -106,6 +113,19 @@ impl Ground for Image<'_> {
         self.fleet.run(crew, plan.badges(), jobs)
     }
 
+    fn begin<R: Send + 'static>(&self, job: u16, work: Box<dyn FnOnce() -> R + Send>) -> Beginning<R> {
+        Ok(Box::new(self.fleet.begin(job, work)?))
+    }
+
+    unsafe fn begin_mortal<R: Send + 'static>(&self, job: u16, work: Box<dyn FnOnce() -> R + Send>) -> Beginning<R> {
+        // SAFETY: the caller's word; the closure around it owns `work` and lends nothing.
+        Ok(Box::new(self.fleet.begin(job, move || unsafe { cpu::killable(work) })?))
+    }
+
+    fn doorbell(&self, job: u16) -> Result<Badges, String> {
+        Ok(self.fleet.doorbell(job))
+    }
+
     fn take_configuration(&mut self, plan: &VectorPlan) -> Badges {
         let configuration = plan.configuration().map_or(0, |grant| grant.badge.alone().0);
         let taken = irq::take(configuration) | self.fleet.taken();
@@ -118,7 +138,7 @@ impl Ground for Image<'_> {
         let mut sums = (0, 0);
         for at in 0..queues {
             let Some(grant) = plan.queue(QueueId(at)) else { continue };
-            let interrupt = self.interrupts.iter().find(|i| i.index() == grant.vector);
+            let interrupt = self.interrupts().iter().find(|i| i.index() == grant.vector);
             // A shared vector is counted once.
             if let Some(interrupt) = interrupt.filter(|i| seen & i.badge() == 0) {
                 seen |= interrupt.badge();
@@ -143,13 +163,23 @@ impl Ground for Image<'_> {
 }
 
 impl Image<'_> {
+    fn interrupts(&self) -> &'static [Capability] {
+        self.property.as_ref().map_or(&[], |property| property.interrupts)
+    }
+
     /// The processor of each interrupt capability: the configuration's first, then the queues'.
     fn targets(&self, params: &Params, crew: Crew) -> Vec<CpuId> {
         let queues = usize::from(params.vectors).saturating_sub(1);
-        let first = if params.vectors == 1 { self.fleet.target(crew, 0) } else { CpuId::BOOT };
+        let first = if params.vectors == 1 || crew.apart { self.fleet.target(crew, 0) } else { CpuId::BOOT };
         let all = core::iter::once(first).chain((0..queues).map(|queue| self.fleet.target(crew, queue)));
         all.take(params.vectors.into()).collect()
     }
+}
+
+/// An authority as a run takes it.
+fn handed(authority: Authority<'static>) -> Handed<PciTransport<'static>> {
+    let grants = authority.interrupts.to_vec();
+    Handed { transport: PciTransport::new(authority.windows), grants, dma: authority.dma }
 }
 
 /// Prints a result line.

@@ -1,7 +1,14 @@
 //! Which parameters make sense: every field's range, then the pairs that contradict one another.
 //!
 //! A range names its key, whose row in [`super::KEYS`] says what to give; a contradiction brings its own advice.
-use super::{Driver, Layout, ParamError, Params, SECTOR, Split, Submit, Verify, WHOLE, text};
+use super::{
+    Driver, Layout, MAX_CLIENTS, MAX_CREDIT, ParamError, Params, SECTOR, Split, Submit, Verify, Via, WHOLE, text,
+};
+
+/// The scenario of single calls.
+const BLOCKD: &str = "blockd";
+/// The scenario that kills the driver.
+const RESTART: &str = "restart";
 
 impl Params {
     /// Checks every field's range and that no two contradict one another.
@@ -13,7 +20,8 @@ impl Params {
         self.check_blocks()?;
         self.check_depths()?;
         self.check_end()?;
-        self.check_queues()
+        self.check_queues()?;
+        self.check_via()
     }
 
     fn check_names(&self) -> Result<(), ParamError> {
@@ -27,7 +35,7 @@ impl Params {
         in_range(self.bssplit.iter().all(sound) && sum == u64::from(WHOLE), "bssplit")?;
         in_range(self.rwmixread <= 100, "rwmixread")?;
         in_range(self.size.is_multiple_of(u64::from(SECTOR)), "size")?;
-        let least = u64::from(self.largest_block()) * u64::from(self.numjobs);
+        let least = u64::from(self.largest_block()) * u64::from(self.jobs());
         agree(self.size == 0 || self.size >= least, "size is too small for one block in every job: raise size")
     }
 
@@ -81,6 +89,40 @@ impl Params {
         agree(
             self.driver == Driver::Raw || self.layout == Layout::Line,
             "layout=dense is a layout of driver=raw: leave it out",
+        )
+    }
+
+    fn check_via(&self) -> Result<(), ParamError> {
+        in_range((1..=MAX_CLIENTS).contains(&self.clients), "clients")?;
+        in_range(self.kills > 0, "kills")?;
+        let defaults = Self::default();
+        agree(
+            self.kills == defaults.kills || self.scenario.as_str() == RESTART,
+            "kills is for scenario=restart: add that, or leave kills out",
+        )?;
+        if self.via == Via::Blockd {
+            return self.check_blockd();
+        }
+        agree(self.clients == defaults.clients, "clients are of the front end: add via=blockd, or give numjobs=N")?;
+        agree(self.front == defaults.front, "front is for via=blockd: add that, or leave front out")?;
+        agree(self.partitions == defaults.partitions, "partitions is for via=blockd: add that, or leave it out")?;
+        agree(
+            ![BLOCKD, RESTART].contains(&self.scenario.as_str()),
+            "scenarios blockd and restart run over lib-block: add via=blockd",
+        )
+    }
+
+    fn check_blockd(&self) -> Result<(), ParamError> {
+        agree(self.numjobs == 1, "the jobs of via=blockd are its clients: give clients=N instead of numjobs")?;
+        agree(self.driver == Driver::Ours, "via=blockd stands on driver=ours: leave driver or via out")?;
+        agree(
+            matches!(self.submit, Submit::Auto | Submit::Owner),
+            "the front ends of via=blockd own their queues: leave submit out",
+        )?;
+        agree(self.iodepth <= MAX_CREDIT, "a client of via=blockd has a credit of 256 requests: lower iodepth")?;
+        agree(
+            !self.is_stepped() || (self.clients == 1 && self.queues_wished() == 1),
+            "front=stepped, and so icount, has one client and one queue: leave clients and queues out",
         )
     }
 }

@@ -7,13 +7,13 @@ use core::fmt;
 use arrayvec::{ArrayString, ArrayVec};
 
 use super::number::{self, Percent, Size, parse_size, parse_time_ms};
-use super::{Driver, Indirect, Layout, MAX_SPLIT, Mode, Params, Rw, Split, Submit, Verify, WHOLE};
+use super::{Driver, Front, Indirect, Layout, MAX_SPLIT, Mode, Params, Rw, Split, Submit, Verify, Via, WHOLE};
 
 /// A quoted piece of the text, cut after 48 bytes.
 pub type Word = ArrayString<48>;
 
 /// Every key, in the order of printing, and what its value looks like.
-pub const KEYS: [(&str, &str); 26] = [
+pub const KEYS: [(&str, &str); 31] = [
     ("name", "1 to 48 characters of A-Z a-z 0-9 . _ -"),
     ("scenario", "a scenario's name, 1 to 32 characters of A-Z a-z 0-9 . _ -, or none"),
     ("driver", "ours, raw or, natively, virtio-driver"),
@@ -40,6 +40,11 @@ pub const KEYS: [(&str, &str); 26] = [
     ("indirect", "on, off or auto"),
     ("layout", "line or dense"),
     ("icount", "on or off"),
+    ("via", "driver or blockd"),
+    ("clients", "1 to 16"),
+    ("front", "own or stepped"),
+    ("partitions", "on or off"),
+    ("kills", "1 or more"),
 ];
 
 /// Other names that fio has for some of [`KEYS`].
@@ -119,7 +124,7 @@ impl Params {
     /// The first unknown key, missing or malformed value, key given twice, value out of range, or contradiction.
     pub fn parse(text: &str) -> Result<Self, ParamError> {
         let mut params = Self::default();
-        let mut seen = 0u32;
+        let mut seen = 0u64;
         for word in text.split_ascii_whitespace() {
             let (key, value) = word.split_once('=').ok_or(ParamError::NoValue { word: cut(word) })?;
             let index = index(key).ok_or(ParamError::UnknownKey { key: cut(key) })?;
@@ -176,6 +181,11 @@ impl Params {
             "indirect" => put(&mut self.indirect, Indirect::from_word(value)),
             "layout" => put(&mut self.layout, Layout::from_word(value)),
             "icount" => put(&mut self.icount, switch(value)),
+            "via" => put(&mut self.via, Via::from_word(value)),
+            "clients" => put(&mut self.clients, small(value)),
+            "front" => put(&mut self.front, Front::from_word(value)),
+            "partitions" => put(&mut self.partitions, switch(value)),
+            "kills" => put(&mut self.kills, small(value)),
             _ => None,
         }
     }
@@ -208,6 +218,11 @@ impl Params {
             "indirect" => &self.indirect,
             "layout" => &self.layout,
             "icount" => &Switch(self.icount),
+            "via" => &self.via,
+            "clients" => &self.clients,
+            "front" => &self.front,
+            "partitions" => &Switch(self.partitions),
+            "kills" => &self.kills,
             _ => return Err(fmt::Error),
         };
         value.fmt(f)
