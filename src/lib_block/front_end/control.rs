@@ -198,7 +198,7 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
         self.identity = identity;
     }
 
-    /// Begins a request of the driver's own. False: the queue has no slot, or the driver's last one is unanswered.
+    /// Begins a request of the driver's own, one at a time. False: the queue has no slot.
     pub fn begin_own(&mut self, request: Request<Lent<'m>>) -> bool {
         let Self { queue: Some(queue), own, .. } = self else { return false };
         *own = None;

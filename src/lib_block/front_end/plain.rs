@@ -77,6 +77,8 @@ pub(super) enum End {
     Special,
     /// The next has not room in the budget.
     Budget,
+    /// The same, where the cap is what leaves no room.
+    Capped,
     /// The queue did not take the next.
     Refused(Refusal),
 }

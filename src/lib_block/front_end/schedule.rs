@@ -58,8 +58,8 @@ impl<'m> Session<'m> {
             taken = at;
             turn = match why {
                 End::Out if at == ready => Turn::Idle,
-                End::Out => Turn::Blocked,
-                End::Budget => self.short_of_budget(at),
+                End::Out | End::Capped => Turn::Blocked,
+                End::Budget => Turn::Spent,
                 End::Refused(Refusal::Full | Refusal::Broken) => Turn::Full,
                 End::Special | End::Refused(_) => {
                     let Some(words) = self.end.as_ref().map(|end| end.peek(at)) else { break };
@@ -102,16 +102,13 @@ impl<'m> Session<'m> {
                 why = End::Refused(refusal);
             }
         }
+        // Whichever of the two was less is what the next entry has not room in.
+        if why == End::Budget && bytes < self.deficit {
+            why = End::Capped;
+        }
         let spent = budget - common.budget;
         self.charge(spent, Load::of(from - begin, spent));
         (from, why)
-    }
-
-    /// Why an entry that has not room in the budget does not start.
-    #[cold]
-    fn short_of_budget(&self, at: u32) -> Turn {
-        let len = self.end.as_ref().map_or(0, |end| (end.peek(at)[3] >> 32) as u32);
-        if weight(len) > self.deficit { Turn::Spent } else { Turn::Blocked }
     }
 
     #[inline(always)]
