@@ -207,6 +207,32 @@ fn what_a_session_has_no_right_to_is_denied() {
 }
 
 #[test]
+fn no_kind_of_entry_gets_around_a_right_that_is_missing() {
+    let mut world = World::new(Config::default());
+    let mut rig = world.usual();
+    let mut other = rig.client(1, 16);
+    for rights in [Rights::FLUSH, Rights::READ, Rights::WRITE] {
+        // Large enough for block 0 to be decided in one go.
+        let mut client = rig.open(0, &opening(16, rights, &[(0, 2048)]));
+        let io = client.io(Operation::Read, 1, 0, 1, 0).encode();
+        let small = (0..16).flat_map(|low| (0..3).map(move |pieces| low | pieces << 16));
+        for low in small.chain([u64::from(u32::MAX), u64::from(u32::MAX) - 1, 1 << 31, 0xffff, 0xffff_0000]) {
+            let mine = [(Rights::READ, 1 | 1 << 16), (Rights::WRITE, 2 | 1 << 16)];
+            if mine.iter().any(|(right, kind)| rights == *right && low == *kind) {
+                continue;
+            }
+            let mut words = io;
+            words[0] = words[0] >> 32 << 32 | low;
+            let end = rig.ask_words(words, &mut client);
+            assert!(!end.status.is_ok(), "{rights:?}: {low:#x} was done");
+        }
+        rig.front.close(client.id).unwrap();
+        rig.serve();
+    }
+    assert_eq!(other.ends(), []);
+}
+
+#[test]
 fn blocks_outside_of_the_extents_are_not_touched_whatever_the_memory() {
     let mut world = World::new(Config::default());
     let mut rig = world.usual();

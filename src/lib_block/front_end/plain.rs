@@ -31,8 +31,12 @@ pub(super) const fn weight(bytes: u32) -> u64 {
 /// The kind of an entry, in the lower half of its first word, that reads into one piece or writes one.
 const READ_ONE: u32 = entry::Operation::Read as u32 | 1 << 16;
 const WRITE_ONE: u32 = entry::Operation::Write as u32 | 1 << 16;
-/// No entry that decodes has this kind.
-const NEVER: u32 = u32::MAX;
+/// Where the right is missing: kinds that are looked for in the other place, by the bit that tells the two apart, so
+/// that whatever a client writes there is not found.
+const NEVER_READ: u32 = 1 << 1;
+const NEVER_WRITE: u32 = 0;
+const _: () = assert!(READ_ONE >> 1 & 1 == 0 && WRITE_ONE >> 1 & 1 == 1);
+const _: () = assert!(NEVER_READ >> 1 & 1 == 1 && NEVER_WRITE >> 1 & 1 == 0);
 
 /// What common entries of a session are held against.
 #[derive(Clone, Copy, Default)]
@@ -55,8 +59,8 @@ impl Facts {
     pub(super) fn new(may: impl Fn(entry::Operation) -> bool, (first, blocks): (u64, u64), limits: &Limits) -> Self {
         Self {
             kinds: [
-                if may(entry::Operation::Read) { READ_ONE } else { NEVER },
-                if may(entry::Operation::Write) { WRITE_ONE } else { NEVER },
+                if may(entry::Operation::Read) { READ_ONE } else { NEVER_READ },
+                if may(entry::Operation::Write) { WRITE_ONE } else { NEVER_WRITE },
             ],
             comfortable: (blocks + 1).saturating_sub(limits.max_blocks),
             // What is longer than a segment may be is cut by the queue.
