@@ -150,7 +150,9 @@ impl Asked {
     /// What QEMU does not have.
     fn only_natively(&self, params: &Params) -> Result<()> {
         let natively = "use backend=vhost-user or backend=embedded, not qemu";
-        ensure!(params.driver != Driver::VirtioDriver, "driver=virtio-driver runs natively only: {natively}");
+        let driver = params.driver;
+        let native = matches!(driver, Driver::VirtioDriver | Driver::Blkio);
+        ensure!(!native, "driver={driver} runs natively only: {natively}");
         ensure!(params.submit != Submit::Mutex, "submit=mutex runs natively only: {natively}");
         ensure!(self.socket.is_none(), "socket={} is a vhost-user back-end's: add backend=vhost-user", self.socket());
         if let Some(device) = &self.device {

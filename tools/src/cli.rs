@@ -190,7 +190,7 @@ settings! {
 settings! {
     /// What to do it with.
     MachineArgs {
-        /// ours, raw (a bare ring without slots, checks or errors) or, natively, virtio-driver
+        /// ours, raw (a bare ring without slots, checks or errors), virtio-drivers, linux or, natively, virtio-driver, blkio
         driver: "driver", "DRIVER";
         /// polled or interrupt
         mode: "mode", "MODE";

@@ -44,6 +44,19 @@ impl Usage {
     }
 }
 
+/// Processor time of the process `id` so far, its threads' that ended included, seconds; `None` if it is gone.
+pub(crate) fn of(id: u32) -> Option<f64> {
+    used(&std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
+}
+
+/// User and system time: the 14th and 15th field, counted behind the name, which may have blanks and brackets in it.
+fn used(stat: &str) -> Option<f64> {
+    let (_, behind) = stat.rsplit_once(')')?;
+    let mut fields = behind.split_ascii_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / TICKS)
+}
+
 /// Seconds that were not idle: user, nice, system, irq, softirq and steal of the first line.
 fn busy(stat: &str) -> f64 {
     let fields = stat.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1);
@@ -60,6 +73,14 @@ mod tests {
         let stat = "cpu  100 200 300 9000 8000 10 20 70 5 5\ncpu0 1 1 1 1\n";
         assert!((busy(stat) - 7.0).abs() < 1e-9);
         assert!(busy("").abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_process_time_is_found_behind_whatever_its_name_is() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 200 0 0 150 50 9 9 20 0 3 0 1 1 1";
+        assert_eq!(used(stat), Some(2.0));
+        assert_eq!(used("7 (a"), None);
+        assert!(of(std::process::id()).is_some());
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub(crate) struct Figures {
     #[serde(skip)]
     pub(crate) doorbells_per_io: Doorbells,
     pub(crate) instructions_per_io: Option<Counted>,
+    /// Of the whole guest: driver, whatever stands around it, and the load.
+    pub(crate) guest_instructions_per_io: Option<f64>,
+    /// Processor time of driver, device and load.
+    pub(crate) cpu_ns_per_io: Option<f64>,
     pub(crate) pingpong_ns: Option<f64>,
 }
 
@@ -68,6 +72,8 @@ impl Figures {
                 front_ends: per_io(report.front_doorbells),
             },
             instructions_per_io: counted(report),
+            guest_instructions_per_io: outcome.guest_instructions,
+            cpu_ns_per_io: outcome.busy.filter(|_| done > 0).map(|seconds| seconds * 1e9 / done as f64),
             pingpong_ns: outcome.pingpong_ns,
         }
     }
@@ -77,7 +83,10 @@ impl Figures {
         let pick = |figure: fn(&Self) -> f64| median(all.iter().map(figure).collect());
         let instructions: Vec<_> = all.iter().filter_map(|one| one.instructions_per_io).collect();
         let count = |figure: fn(&Counted) -> f64| median(instructions.iter().map(figure).collect());
-        let pingpong: Vec<_> = all.iter().filter_map(|one| one.pingpong_ns).collect();
+        let known = |figure: fn(&Self) -> Option<f64>| {
+            let values: Vec<f64> = all.iter().filter_map(figure).collect();
+            (!values.is_empty()).then(|| median(values))
+        };
         Self {
             iops: pick(|one| one.iops),
             bytes_per_second: pick(|one| one.bytes_per_second),
@@ -94,7 +103,9 @@ impl Figures {
                 complete: count(|one| one.complete),
                 total: count(|one| one.total),
             }),
-            pingpong_ns: (!pingpong.is_empty()).then(|| median(pingpong)),
+            guest_instructions_per_io: known(|one| one.guest_instructions_per_io),
+            cpu_ns_per_io: known(|one| one.cpu_ns_per_io),
+            pingpong_ns: known(|one| one.pingpong_ns),
         }
     }
 }
@@ -262,6 +273,8 @@ pub(crate) mod tests {
             elapsed: 1.5,
             cpu: (1.0, 0.5),
             others: 0.0,
+            busy: Some(0.5),
+            guest_instructions: None,
         }
     }
 

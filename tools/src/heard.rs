@@ -15,6 +15,8 @@ pub(crate) struct Heard {
     pub(crate) failed: Option<String>,
     /// Remarks.
     pub(crate) notes: Vec<String>,
+    /// Processor time that was taken between the set-up's end and the report, seconds.
+    pub(crate) busy: Option<f64>,
     /// The speaker said all that it will say.
     pub(crate) ended: bool,
 }

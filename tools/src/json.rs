@@ -149,6 +149,8 @@ fn drv(accel: Option<Accel>, cell: &Cell, typical: &Outcome) -> Value {
         "notifications_per_io": figures.notifications_per_io,
         "interrupts_per_io": figures.interrupts_per_io,
         "instructions_per_io": figures.instructions_per_io,
+        "guest_instructions_per_io": figures.guest_instructions_per_io,
+        "cpu_ns_per_io": figures.cpu_ns_per_io,
         "verify_errors": report.verify_errors,
         "device_violations": report.violations,
         "retries": typical.retries,

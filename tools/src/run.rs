@@ -56,12 +56,25 @@ pub(crate) struct Outcome {
     pub(crate) cpu: (f64, f64),
     /// The share of the processors that others took meanwhile.
     pub(crate) others: f64,
+    /// Processor time of driver and device between the set-up's end and the report, seconds.
+    pub(crate) busy: Option<f64>,
+    /// Instructions of the whole guest per I/O, where they were counted.
+    pub(crate) guest_instructions: Option<f64>,
 }
 
 impl Outcome {
     pub(crate) fn distance(&self) -> Option<Distance> {
         self.pingpong_ns.map(Distance::of)
     }
+}
+
+/// What a run said, and what was seen of it from outside.
+pub(crate) struct Told {
+    pub(crate) boot: Boot,
+    pub(crate) report: Report,
+    pub(crate) notes: Vec<String>,
+    pub(crate) busy: Option<f64>,
+    pub(crate) guest_instructions: Option<f64>,
 }
 
 /// Sees each result line as it comes, with what runs at hand.
@@ -130,18 +143,18 @@ impl Bed {
         let frame = Frame::of(job)?;
         let start = Instant::now();
         let before = Usage::now();
-        let (boot, report, notes) = if job.params.icount && job.backend.is_native() {
+        let told = if job.params.icount && job.backend.is_native() {
             self.counted(job)?
         } else {
             self.reported(Running::start(self, job)?, job, watch)?
         };
-        heard::account(job, &report)?;
+        heard::account(job, &told.report)?;
         let (now, elapsed) = (Usage::now(), start.elapsed().as_secs_f64());
         frame.map_or(Ok(()), |frame| frame.holds())?;
         Ok(Outcome {
-            boot,
-            report,
-            notes,
+            boot: told.boot,
+            report: told.report,
+            notes: told.notes,
             pins: job.pins()?,
             pingpong_ns: None,
             retries: 0,
@@ -149,21 +162,26 @@ impl Bed {
             elapsed,
             cpu: now.children_since(&before),
             others: now.others_since(&before, pin::cores()?.len(), elapsed),
+            busy: told.busy,
+            guest_instructions: told.guest_instructions,
         })
     }
 
     /// To the report of what runs.
-    fn reported(&self, mut running: Running, job: &Job, watch: Watch<'_>) -> Result<(Boot, Report, Vec<String>)> {
+    fn reported(&self, mut running: Running, job: &Job, watch: Watch<'_>) -> Result<Told> {
         let (heard, status) = self.listen(&mut running, job, watch)?;
         match (heard.boot, heard.report) {
-            (Some(boot), Some(report)) if running.succeeded(status) => Ok((boot, report, heard.notes)),
+            (Some(boot), Some(report)) if running.succeeded(status) => {
+                let Heard { notes, busy, .. } = heard;
+                Ok(Told { boot, report, notes, busy, guest_instructions: None })
+            }
             (Some(_), Some(_)) => Err(unfinished(&mut running, job, status, None)),
             _ => Err(unfinished(&mut running, job, status, heard.failed)),
         }
     }
 
     /// The native bench under callgrind, often enough for both halves.
-    fn counted(&self, job: &Job) -> Result<(Boot, Report, Vec<String>)> {
+    fn counted(&self, job: &Job) -> Result<Told> {
         let native = self.native.as_ref().context("the native bench was not built")?;
         let mut last = None;
         let instructions = callgrind::count(job, |job: &Job, count: &Count<'_>| {
@@ -171,15 +189,18 @@ impl Bed {
             last = Some(self.reported(running, job, &mut |_, _| Ok(()))?);
             Ok(())
         })?;
-        let (boot, mut report, notes) = last.context("nothing was counted")?;
-        report.instructions = Some(instructions);
-        Ok((boot, report, notes))
+        let mut told = last.context("nothing was counted")?;
+        told.report.instructions = Some(instructions);
+        // Time under callgrind is not the driver's.
+        told.busy = None;
+        Ok(told)
     }
 
     /// To the end of what runs.
     fn listen(&self, running: &mut Running, job: &Job, watch: Watch<'_>) -> Result<(Heard, ExitStatus)> {
         let deadline = Instant::now() + self.timeout.unwrap_or_else(|| longest(job));
         let mut heard = Heard::default();
+        let mut before = None;
         while !heard.ended {
             let Some(text) = running.next_line(deadline)? else {
                 break;
@@ -191,6 +212,11 @@ impl Bed {
             let line = line.map_err(|error| {
                 running.failure(&format!("{speaker} printed a result line that cannot be read ({error})"))
             })?;
+            match line {
+                Line::Boot(_) => before = running.cpu(),
+                Line::Done(_) => heard.busy = running.cpu().zip(before).map(|(now, before)| now - before),
+                _ => (),
+            }
             watch(running, &line)?;
             heard.take(job, line)?;
         }

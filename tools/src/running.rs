@@ -1,4 +1,5 @@
 //! What runs a job: a machine or the native bench, listened to alike.
+use crate::cpu;
 use crate::job::Job;
 use crate::native::Process;
 use crate::run::Bed;
@@ -86,6 +87,12 @@ impl Running {
             Self::Vm(vm) => Some(vm.program.id()),
             Self::Native(process) => process.back_id(),
         }
+    }
+
+    /// Processor time of driver and device so far, seconds.
+    pub(crate) fn cpu(&self) -> Option<f64> {
+        let device = self.device_id().filter(|&id| id != self.id());
+        Some(cpu::of(self.id())? + device.map_or(Some(0.0), cpu::of)?)
     }
 
     /// Changes the disk's size under the driver.

@@ -81,7 +81,11 @@ fn try_run<G: Ground>(ground: &mut G, params: &Params) -> runs::Outcome {
         return blockd::run(ground, params, crew);
     }
     match (params.driver, params.icount) {
-        (Driver::VirtioDriver, _) => Err("driver=virtio-driver runs natively: give --backend=vhost-user".to_string()),
+        (Driver::VirtioDriver | Driver::Blkio, _) => {
+            Err(format!("driver={} runs natively: give --backend=vhost-user", params.driver))
+        }
+        (Driver::VirtioDrivers, _) => Err("driver=virtio-drivers runs in the image: give --backend=qemu".to_string()),
+        (Driver::Linux, _) => Err("driver=linux runs in a guest of its own: give --backend=qemu".to_string()),
         (Driver::Ours, true) => runs::count(ground, params, crew),
         (Driver::Raw, true) => runs::count_raw(ground, params, crew),
         (Driver::Raw, false) => runs::raw(ground, params, crew),

@@ -78,6 +78,12 @@ pub enum Driver {
     Raw,
     /// libblkio's: the crate `virtio-driver` (natively only).
     VirtioDriver,
+    /// libblkio itself: the crate `blkio` (natively only).
+    Blkio,
+    /// rcore-os': the crate `virtio-drivers` (in the image only).
+    VirtioDrivers,
+    /// Linux' own, in a guest of its own that fio drives: `linux` (under QEMU only).
+    Linux,
 }
 
 /// How completions are awaited.
@@ -252,7 +258,14 @@ pub enum Layout {
     Dense,
 }
 
-words!(Driver { Ours => "ours", Raw => "raw", VirtioDriver => "virtio-driver" });
+words!(Driver {
+    Ours => "ours",
+    Raw => "raw",
+    VirtioDriver => "virtio-driver",
+    Blkio => "blkio",
+    VirtioDrivers => "virtio-drivers",
+    Linux => "linux",
+});
 words!(Mode { Polled => "polled", Interrupt => "interrupt" });
 words!(Rw {
     Read => "read",

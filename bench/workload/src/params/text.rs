@@ -16,7 +16,7 @@ pub type Word = ArrayString<48>;
 pub const KEYS: [(&str, &str); 31] = [
     ("name", "1 to 48 characters of A-Z a-z 0-9 . _ -"),
     ("scenario", "a scenario's name, 1 to 32 characters of A-Z a-z 0-9 . _ -, or none"),
-    ("driver", "ours, raw or, natively, virtio-driver"),
+    ("driver", "ours, raw, virtio-drivers, linux or, natively, virtio-driver, blkio"),
     ("mode", "polled or interrupt"),
     ("submit", "owner, shared, auto or, natively, mutex"),
     ("rw", "read, write, randread, randwrite, rw, randrw, trim or randtrim"),
