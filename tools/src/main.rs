@@ -45,6 +45,7 @@ mod pingpong;
 mod process;
 mod program;
 mod qemu;
+mod results;
 mod run;
 mod running;
 mod scenarios;
