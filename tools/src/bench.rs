@@ -89,7 +89,7 @@ fn each(bed: &Bed, jobs: Vec<Job>) -> Result<Vec<Cell>> {
 }
 
 /// One run, checked by the host afterwards if the job verifies.
-fn once(bed: &Bed, job: Job) -> Result<Cell> {
+pub(crate) fn once(bed: &Bed, job: Job) -> Result<Cell> {
     let verified = verify::wanted(&job);
     if verified {
         verify::prepare(&job)?;
@@ -152,7 +152,7 @@ fn measure(bed: &Bed, matrix: Matrix) -> Result<(Vec<Cell>, Vec<Check>)> {
 }
 
 /// Drawn only on a terminal.
-fn progress(length: u64) -> ProgressBar {
+pub(crate) fn progress(length: u64) -> ProgressBar {
     let bar = ProgressBar::new(length);
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}") {
         bar.set_style(style);

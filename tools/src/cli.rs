@@ -4,6 +4,7 @@
 //! files and the matrix. Errors of the command line are one line.
 //!
 //! [`Draft`]: crate::job::Draft
+use crate::compare::Peer;
 use crate::jobfile::Setting;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -27,9 +28,8 @@ pub(crate) enum Command {
     Bench(Box<Bench>),
     /// Run every test; ends with one line `N passed, N failed, N skipped`
     Test(Test),
-    /// (comes later) The same work on the peers
-    #[command(hide = true)]
-    Compare(Anything),
+    /// The same work by this driver and by its peers, interleaved; table, JSON and page
+    Compare(Box<Compare>),
     /// (comes later) A page from stored results
     #[command(hide = true)]
     Report(Anything),
@@ -124,6 +124,46 @@ pub(crate) struct Test {
     /// auto (tries KVM, falls back), kvm or tcg
     #[arg(long, value_name = "ACCEL", default_value = "tcg")]
     pub(crate) accel: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// Whom to compare with [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) peers: Vec<Peer>,
+    /// Fewer works, fewer samples, shorter runs
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Stored results to compare this run with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
+    /// What to print: normal (the tables) or json
+    #[arg(long, value_name = "FORMAT", default_value = "normal")]
+    pub(crate) output_format: Format,
+    /// Where the JSON goes, and beside it the page [default: bench/out/compare.json]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Do not install what is missing
+    #[arg(long)]
+    pub(crate) no_setup: bool,
+    /// QEMU to use instead of the one on the search path
+    #[arg(long, value_name = "PATH")]
+    pub(crate) qemu: Option<PathBuf>,
+    /// auto (tries KVM, falls back), kvm or tcg
+    #[arg(long, value_name = "ACCEL", default_value = "auto")]
+    pub(crate) accel: String,
+    /// Image to boot instead of building one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) image: Option<PathBuf>,
+    /// Native bench to run instead of building one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) native: Option<PathBuf>,
+    /// Passes over the timed works [default: 7, or 3 with --quick]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) passes: Option<u16>,
+    /// Longest time for one run, in seconds [default: from the work's length]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: Option<u64>,
 }
 
 /// Declares options that stay text, and lists those given as settings.

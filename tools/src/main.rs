@@ -12,6 +12,7 @@ mod blockd;
 mod callgrind;
 mod check;
 mod cli;
+mod compare;
 mod conformance;
 mod counts;
 mod cpu;
@@ -93,7 +94,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Image => println!("{}", image::build()?.display()),
         Command::Bench(args) => bench::run(&args)?,
         Command::Test(args) => return testrun::run(&args),
-        Command::Compare(_) => return Err(later::command("compare")),
+        Command::Compare(args) => compare::run(&args)?,
         Command::Report(_) => return Err(later::command("report")),
     }
     Ok(ExitCode::SUCCESS)

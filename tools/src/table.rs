@@ -87,6 +87,19 @@ pub(crate) fn checks(checks: &[Check]) -> String {
     table.to_string()
 }
 
+/// Rows under headings; numbers stand to the right from the third column on.
+pub(crate) fn plain<const N: usize>(headings: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
 /// Three significant decimals for small numbers, none for large ones.
 pub(crate) fn shown(value: f64) -> String {
     match value.abs() {

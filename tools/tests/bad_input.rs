@@ -24,18 +24,17 @@ fn an_unknown_option_is_refused() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    for option in ["--ring=packed", "--driver=virtio-drivers", "--driver=linux", "--mode=adaptive"] {
+    for option in ["--ring=packed", "--mode=adaptive"] {
         let pair = option.trim_start_matches('-');
         refuses(&["bench", option], &[pair, "not supported yet: comes with"]);
     }
-    refuses(&["compare", "--quick"], &["compare is not supported yet: comes with"]);
     refuses(&["report", "a.json", "b.json"], &["report is not supported yet: comes with"]);
 }
 
 #[test]
 fn a_value_that_an_option_does_not_take_is_refused_with_those_that_it_does() {
     refuses(&["bench", "--rw=sideways"], &["--rw", "sideways", "randread"]);
-    refuses(&["bench", "--driver=yours"], &["--driver", "ours, raw or"]);
+    refuses(&["bench", "--driver=yours"], &["--driver", "ours, raw, virtio-drivers"]);
     refuses(&["bench", "--bs=4q"], &["--bs", "4q"]);
     refuses(&["bench", "--vcpus=0"], &["--vcpus", "1 to"]);
     refuses(&["bench", "--queue-size=100"], &["queue_size"]);
@@ -186,6 +185,37 @@ fn a_disk_that_cannot_serve_is_refused() {
 #[test]
 fn results_that_could_not_be_written_are_refused_before_anything_runs() {
     refuses(&["bench", "--rw=read", "--output=/nonexistent/out.json"], &["--output=/nonexistent/out.json"]);
+}
+
+#[test]
+fn what_compare_does_not_take_is_refused() {
+    refuses(&["compare", "--peers=raw,nobody"], &["nobody", "virtio-drivers", "linux", "blkio"]);
+    refuses(&["compare", "--passes=0"], &["--passes"]);
+    refuses(&["compare", "--output=/nonexistent/out.json"], &["--output=/nonexistent/out.json"]);
+}
+
+#[test]
+fn a_baseline_that_is_none_is_refused_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stored.json");
+    let given = format!("--baseline={}", file.display());
+    refuses(&["compare", &given], &["stored.json", "cannot be read"]);
+    let version = env!("CARGO_PKG_VERSION");
+    let ours = format!(r#"{{"fio version": "drv-virtio-block-{version}", "jobs": []}}"#);
+    let fios = r#"{"fio version": "fio-3.33", "jobs": [{"jobname": "a"}]}"#;
+    let other = ours.replace(version, "9.9.9");
+    let cases = [
+        ("{", "cut off"),
+        ("IOPS: many", "not JSON"),
+        ("{}", "not fio's JSON"),
+        (fios, "no job of this driver"),
+        (&ours, "no job of this driver"),
+        (&other, "9.9.9"),
+    ];
+    for (text, word) in cases {
+        std::fs::write(&file, text).unwrap();
+        refuses(&["compare", &given], &["stored.json", word]);
+    }
 }
 
 #[test]

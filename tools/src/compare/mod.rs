@@ -1,0 +1,123 @@
+//! `cargo xtask compare`: the same work by ours and by its peers, interleaved in one run.
+//!
+//! [`side`] who, [`plan`] what, [`rounds`] measures it, [`musts`] what must hold, [`document`] the JSON, [`baseline`]
+//! what changed since a stored run. Counts come first: they are equal in every run; then ratios of one run. A peer that
+//! cannot be had or fails is named, with its reason, in every result; the command then ends with an error after the
+//! others' results were written.
+mod baseline;
+mod document;
+mod musts;
+mod plan;
+mod rank;
+mod rounds;
+mod side;
+
+pub(crate) use side::Peer;
+
+use crate::cli::{Compare, Format};
+use crate::cpu;
+use crate::environment::Environment;
+use crate::figures::{self, Cell, median};
+use crate::image;
+use crate::json;
+use crate::table;
+use anyhow::{Context, Result, bail};
+use baseline::Baseline;
+use clap::ValueEnum;
+use plan::{Entry, Extent, Fate};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// Runs the command.
+pub(crate) fn run(args: &Compare) -> Result<()> {
+    let output = output(args)?;
+    let baseline = args.baseline.as_deref().map(Baseline::read).transpose()?;
+    let extent = if args.quick { Extent::QUICK } else { Extent::FULL }.with_passes(args.passes);
+    let peers = if args.peers.is_empty() { Peer::value_variants() } else { &args.peers };
+    let mut entries = plan::entries(extent, peers)?;
+    let bed = rounds::prepare(args, &mut entries)?;
+    let environment = Environment::of(&bed);
+    rounds::run(&bed, &mut entries, extent)?;
+    let checks = musts::checks(&entries);
+    let mut document = document::of(&environment, &entries, &checks, extent);
+    if let Some(baseline) = &baseline {
+        document["comparison"]["baseline"] = baseline.against(&document);
+    }
+    json::write(&output, &document)?;
+    let page = output.with_extension("html");
+    //PAGE page::write(&page, &[(name(&output), document.clone())])?;
+    if args.output_format == Format::Json && args.output.is_none() {
+        println!("{}", serde_json::to_string_pretty(&document)?);
+    }
+    if args.output_format == Format::Normal {
+        show(&environment, &entries, &document);
+        println!("\n{}", table::checks(&checks));
+        println!("results: {}\npage:    {}", output.display(), page.display());
+    }
+    fates(&entries)
+}
+
+#[allow(dead_code)]
+fn name(path: &std::path::Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Where the JSON goes; known to be writable.
+fn output(args: &Compare) -> Result<PathBuf> {
+    let path = if let Some(path) = &args.output {
+        path.clone()
+    } else {
+        let folder = image::root().join("bench/out");
+        std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+        folder.join("compare.json")
+    };
+    json::writable(&path)?;
+    Ok(path)
+}
+
+fn show(environment: &Environment, entries: &[Entry], document: &Value) {
+    let cells: Vec<Cell> = entries.iter().filter(|entry| entry.is_measured()).map(|entry| entry.cell.clone()).collect();
+    if let Some(share) = figures::others(&cells).filter(|share| *share > cpu::POOR) {
+        eprintln!("note: others took {:.0} % of the processors: measure again when the host is idle", share * 100.0);
+    }
+    println!("{}\n", environment.line());
+    println!("{}\n", table::cells(&cells));
+    println!("{}", ratios(entries));
+    for peer in Peer::value_variants() {
+        if let (state, Some(why)) = document::state(entries, *peer) {
+            println!("{}: {state}: {why}", peer.name());
+        }
+    }
+    for line in baseline::lines(&document["comparison"]["baseline"]) {
+        println!("{line}");
+    }
+}
+
+/// Ours against everybody else, work by work.
+fn ratios(entries: &[Entry]) -> String {
+    let measured: Vec<&Entry> = entries.iter().filter(|entry| entry.is_measured()).collect();
+    let rows = measured.iter().filter_map(|theirs| {
+        let (figure, values) = document::against(theirs, &measured)?;
+        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let spread = if values.len() > 1 { format!("{low:.2} to {high:.2}") } else { String::new() };
+        let what = format!("ours / {}", theirs.side.label);
+        Some([theirs.work.clone(), what, figure.replace('_', " "), format!("{:.3}", median(values)), spread])
+    });
+    table::plain(["work", "ratio", "of", "median", "spread"], rows)
+}
+
+/// An error if a run failed, now that everything else is written.
+fn fates(entries: &[Entry]) -> Result<()> {
+    let failed: Vec<&Entry> = entries.iter().filter(|entry| matches!(entry.fate, Fate::Failed(_))).collect();
+    match failed.first() {
+        None => Ok(()),
+        Some(first) => bail!(
+            "{} of {} failed, the first: {}: {}: the others' results are written",
+            failed.len(),
+            entries.len(),
+            first.name(),
+            first.why_not().unwrap_or_default(),
+        ),
+    }
+}

@@ -1,0 +1,140 @@
+//! Measures the entries: what they need, counts once, then pass after pass.
+//!
+//! Whatever fails, fails in its place: an entry without a device, a guest that cannot be had or a run that ended in an
+//! error keeps the reason, is not run again, and leaves the others as they are. Only a signal ends it all.
+use super::plan::{Entry, Extent, Fate, Kind, Place};
+use crate::accel;
+use crate::bench::{self, progress};
+use crate::cli::Compare;
+use crate::disk::Disk;
+use crate::fail;
+use crate::image;
+use crate::job::Draft;
+use crate::machine::Accel;
+use crate::matrix::VERIFIED;
+use crate::native::Native;
+use crate::run::Bed;
+use crate::setup;
+use crate::stop;
+use crate::vm::Hypervisor;
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
+
+/// The disk of the verified run.
+const VERIFY_BYTES: u64 = 64 << 20;
+
+/// What the entries need, installed and built; those whose needs cannot be had are told why.
+pub(crate) fn prepare(args: &Compare, entries: &mut [Entry]) -> Result<Bed> {
+    let install = !args.no_setup;
+    if install {
+        setup::ensure(&[&setup::LINKER])?;
+    }
+    let mut bed = Bed { timeout: args.timeout.map(Duration::from_secs), ..Bed::default() };
+    if let Some(qemu) =
+        have(entries, |entry| entry.place == Place::Qemu, || setup::qemu(args.qemu.as_deref(), install))?
+    {
+        let image = image::given_or_built(args.image.as_deref())?;
+        let mut with = Hypervisor { qemu, image, accel: Accel::Tcg };
+        with.accel = accel::choose(&args.accel, &with)?;
+        bed.qemu = Some(with);
+    }
+    let storage = have(entries, |entry| entry.place == Place::VhostUser, || setup::storage_daemon(install))?;
+    let counted = |entry: &Entry| entry.place == Place::Embedded && entry.kind == Kind::Counted;
+    let valgrind = have(entries, counted, || setup::valgrind(install))?;
+    if open(entries).any(|entry| entry.place != Place::Qemu) {
+        bed.native = Some(Native { program: image::native(args.native.as_deref())?, storage, valgrind });
+    }
+    ensure!(open(entries).any(|entry| entry.side.peer.is_none()), "{}", nothing(entries));
+    Ok(bed)
+}
+
+/// What `get` gets if an entry is `concerned`; if it cannot be had, those entries are left out.
+fn have<T>(
+    entries: &mut [Entry],
+    concerned: impl Fn(&Entry) -> bool,
+    get: impl FnOnce() -> Result<T>,
+) -> Result<Option<T>> {
+    if !open(entries).any(&concerned) {
+        return Ok(None);
+    }
+    match get() {
+        Ok(got) => Ok(Some(got)),
+        Err(error) => {
+            stop::check()?;
+            let why = fail::line(&error);
+            eprintln!("note: left out: {why}");
+            for entry in entries.iter_mut().filter(|entry| concerned(entry)) {
+                entry.fate = Fate::LeftOut(why.clone());
+            }
+            Ok(None)
+        }
+    }
+}
+
+fn open(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+    entries.iter().filter(|entry| entry.is_open())
+}
+
+fn nothing(entries: &[Entry]) -> String {
+    let why = entries.iter().find_map(Entry::why_not).unwrap_or_default();
+    format!("there is nothing to compare on: {why}")
+}
+
+/// Verifies, counts, then measures time.
+pub(crate) fn run(bed: &Bed, entries: &mut [Entry], extent: Extent) -> Result<()> {
+    let timed = entries.iter().filter(|entry| entry.kind == Kind::Timed).count();
+    let progress = progress((1 + entries.len() - timed + extent.passes * timed) as u64);
+    progress.set_message("verify");
+    verify(bed, extent)?;
+    progress.inc(1);
+    let pass = |entries: &mut [Entry], kind| -> Result<()> {
+        for entry in entries.iter_mut().filter(|entry| entry.kind == kind) {
+            progress.set_message(entry.name().to_owned());
+            sample(bed, entry)?;
+            progress.inc(1);
+        }
+        Ok(())
+    };
+    pass(entries, Kind::Counted)?;
+    let start = Instant::now();
+    for made in 0..extent.passes {
+        if made >= extent.fewest && start.elapsed() > extent.budget {
+            eprintln!("note: this host is slow: {made} samples of each instead of {}", extent.passes);
+            break;
+        }
+        pass(entries, Kind::Timed)?;
+    }
+    progress.finish_and_clear();
+    Ok(())
+}
+
+/// Ours on a file that the host reads again.
+fn verify(bed: &Bed, extent: Extent) -> Result<()> {
+    let folder = tempfile::tempdir().context("making a folder for the disk")?;
+    let path = folder.path().join("verify.raw");
+    Disk::create(&path, VERIFY_BYTES)?;
+    let mut draft = Draft::of(VERIFIED)?;
+    if bed.qemu.is_none() {
+        draft.add("backend=embedded device=rust-vmm")?;
+    }
+    draft.set("number_ios", &extent.verify_ios.to_string())?;
+    draft.set("disk", &path.to_string_lossy())?;
+    bench::once(bed, draft.finish()?).map(drop)
+}
+
+/// One more sample, or the reason that there is none.
+fn sample(bed: &Bed, entry: &mut Entry) -> Result<()> {
+    if !entry.is_open() {
+        return Ok(());
+    }
+    match bed.run(&entry.cell.job) {
+        Ok(outcome) => entry.cell.samples.push(outcome),
+        Err(error) => {
+            stop::check()?;
+            let why = fail::line(&error);
+            eprintln!("note: {} failed: {why}", entry.name());
+            entry.fate = Fate::Failed(why);
+        }
+    }
+    Ok(())
+}
