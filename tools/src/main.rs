@@ -13,6 +13,7 @@ mod callgrind;
 mod check;
 mod cli;
 mod compare;
+mod compared;
 mod conformance;
 mod counts;
 mod cpu;

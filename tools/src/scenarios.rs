@@ -3,6 +3,7 @@
 //!
 //! To add one: a name, the smallest size that includes it, and a closure over [`Lab`], whose helpers boot, verify and
 //! compare. Knows what must hold; running and counting is `testrun`'s.
+use crate::compared;
 use crate::counts::{self, BATCH_1, BATCH_32, LIB_BLOCK_1, LIB_BLOCK_32};
 use crate::fail;
 use crate::job::{Draft, Job};
@@ -63,6 +64,7 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
     all.extend(restarts());
     all.extend(ladder());
     all.extend(combinations());
+    all.extend(compared::all());
     all.retain(|scenario| scenario.size <= size);
     all
 }
