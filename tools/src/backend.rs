@@ -211,6 +211,7 @@ fn peers(params: &Params) -> Result<()> {
     if driver == Driver::Ours {
         return Ok(());
     }
+    ensure!(driver != Driver::Linux, "driver=linux runs in a guest: leave backend out, or give backend=qemu");
     ensure!(params.submit != Submit::Mutex, "submit=mutex puts the lock around ours: leave driver={driver} out");
     if driver == Driver::VirtioDriver {
         ensure!(params.verify == Verify::None, "driver=virtio-driver does not verify: use driver=ours");

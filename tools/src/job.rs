@@ -9,6 +9,7 @@ use crate::callgrind;
 use crate::disk::Disk;
 use crate::jobfile::Setting;
 use crate::later;
+use crate::linux;
 use crate::machine::{Device, Machine};
 use crate::partitions::Part;
 use crate::pin::{self, Pins};
@@ -140,6 +141,9 @@ impl Draft {
         self.contradictions(&backend)?;
         let keeps = self.disk != "null" || backend.brings_disk();
         blockd::contradictions(&self.params, keeps, |key| self.said(key))?;
+        if self.params.driver == Driver::Linux {
+            linux::contradictions(&self.params, |key| self.said(key))?;
+        }
         let mut disk =
             if backend.brings_disk() { Disk::Theirs } else { Disk::open(&self.disk, writes(self.params.rw))? };
         if let Disk::Null { bytes } = &mut disk {
@@ -149,7 +153,10 @@ impl Draft {
             bail!("size={} is more than the disk has ({} bytes): lower it", self.params.size, disk.bytes());
         }
         let parts = blockd::partitions(&self.params, &disk)?;
-        let machine = self.machine(disk);
+        let mut machine = self.machine(disk);
+        if self.params.driver == Driver::Linux {
+            linux::machine(&self.params, &mut machine);
+        }
         let job = Job { params: self.params, backend, machine, parts };
         if job.params.icount && job.backend.is_native() {
             callgrind::counts(&job)?;

@@ -32,6 +32,7 @@ mod kills;
 mod lab;
 mod later;
 mod libtest;
+mod linux;
 mod machine;
 mod matrix;
 mod musts;

@@ -155,6 +155,11 @@ impl Program {
         Some(lines.join(" "))
     }
 
+    /// The first remembered line with `words` in it, from there on.
+    pub(crate) fn said_within(&self, words: &str) -> Option<String> {
+        self.said.iter().find_map(|line| line.find(words).map(|at| line[at..].to_owned()))
+    }
+
     /// Takes in what it printed before it ended.
     pub(crate) fn drain(&mut self) {
         while let Ok(event) = self.events.recv_timeout(Duration::from_millis(200)) {

@@ -7,8 +7,10 @@ use crate::blockd::Frame;
 use crate::callgrind::{self, Count};
 use crate::cpu::Usage;
 use crate::fail;
+use crate::figures;
 use crate::heard::{self, Heard};
 use crate::job::Job;
+use crate::linux::{self, Guest};
 use crate::native::{Native, Process};
 use crate::pin::{self, Pins};
 use crate::pingpong::{self, Distance};
@@ -18,6 +20,7 @@ use crate::vm::Hypervisor;
 use anyhow::{Context, Result, bail};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
+use workload::params::Driver;
 use workload::report::{Boot, Line, Report};
 
 /// How often a run is repeated because its cores moved.
@@ -33,6 +36,7 @@ const CRASHES: u32 = 2;
 pub(crate) struct Bed {
     pub(crate) qemu: Option<Hypervisor>,
     pub(crate) native: Option<Native>,
+    pub(crate) linux: Option<Guest>,
     /// Longest time for one run; from the job's length if not given.
     pub(crate) timeout: Option<Duration>,
 }
@@ -60,6 +64,8 @@ pub(crate) struct Outcome {
     pub(crate) busy: Option<f64>,
     /// Instructions of the whole guest per I/O, where they were counted.
     pub(crate) guest_instructions: Option<f64>,
+    /// Doorbells per I/O, where they can be known.
+    pub(crate) notifications: Option<f64>,
 }
 
 impl Outcome {
@@ -75,6 +81,8 @@ pub(crate) struct Told {
     pub(crate) notes: Vec<String>,
     pub(crate) busy: Option<f64>,
     pub(crate) guest_instructions: Option<f64>,
+    /// Doorbells per I/O, where they can be known.
+    pub(crate) notifications: Option<f64>,
 }
 
 /// Sees each result line as it comes, with what runs at hand.
@@ -143,7 +151,9 @@ impl Bed {
         let frame = Frame::of(job)?;
         let start = Instant::now();
         let before = Usage::now();
-        let told = if job.params.icount && job.backend.is_native() {
+        let told = if job.params.driver == Driver::Linux {
+            linux::run(self, job, watch)?
+        } else if job.params.icount && job.backend.is_native() {
             self.counted(job)?
         } else {
             self.reported(Running::start(self, job)?, job, watch)?
@@ -164,6 +174,7 @@ impl Bed {
             others: now.others_since(&before, pin::cores()?.len(), elapsed),
             busy: told.busy,
             guest_instructions: told.guest_instructions,
+            notifications: told.notifications,
         })
     }
 
@@ -173,7 +184,8 @@ impl Bed {
         match (heard.boot, heard.report) {
             (Some(boot), Some(report)) if running.succeeded(status) => {
                 let Heard { notes, busy, .. } = heard;
-                Ok(Told { boot, report, notes, busy, guest_instructions: None })
+                let notifications = Some(report.notifications as f64 / figures::ios(&report).max(1) as f64);
+                Ok(Told { boot, report, notes, busy, guest_instructions: None, notifications })
             }
             (Some(_), Some(_)) => Err(unfinished(&mut running, job, status, None)),
             _ => Err(unfinished(&mut running, job, status, heard.failed)),

@@ -44,7 +44,10 @@ const VALGRIND: Need = Need { program: "valgrind", apt: &["valgrind"], dnf: "val
 /// Makes and checks FAT file systems; `fsck.fat` comes along.
 const DOSFSTOOLS: Need = Need { program: "mkfs.fat", apt: &["dosfstools"], dnf: "dosfstools", pacman: "dosfstools" };
 
-const EVERYTHING: [&Need; 5] = [&QEMU, &LINKER, &STORAGE, &VALGRIND, &DOSFSTOOLS];
+/// Drives Linux' own driver in a guest.
+const FIO: Need = Need { program: "fio", apt: &["fio"], dnf: "fio", pacman: "fio" };
+
+const EVERYTHING: [&Need; 6] = [&QEMU, &LINKER, &STORAGE, &VALGRIND, &DOSFSTOOLS, &FIO];
 
 /// The QEMU to use: the one named, or the one on the search path, installed first if `install` says so.
 pub(crate) fn qemu(named: Option<&Path>, install: bool) -> Result<Qemu> {
@@ -63,6 +66,16 @@ pub(crate) fn storage_daemon(install: bool) -> Result<Qemu> {
 /// valgrind, likewise.
 pub(crate) fn valgrind(install: bool) -> Result<PathBuf> {
     program(&VALGRIND, install, ", or leave --icount out")
+}
+
+/// fio, likewise.
+pub(crate) fn fio(install: bool) -> Result<PathBuf> {
+    program(&FIO, install, "")
+}
+
+/// Refreshes the package lists; whether that succeeded.
+pub(crate) fn update() -> bool {
+    Apt::find().and_then(|apt| apt.run(&["update"]).ok()).is_some_and(|ran| ran.status.success())
 }
 
 /// mkfs.fat and fsck.fat, likewise.

@@ -41,7 +41,8 @@ fn row(cell: &Cell) -> Vec<String> {
     let backend = cell.job.backend.word().to_owned();
     let blank = || "–".to_owned();
     let instructions = figures.instructions_per_io.map_or_else(blank, |counted| format!("{:.1}", counted.total));
-    let (notifications, interrupts) = (per_io(figures.notifications_per_io), per_io(figures.interrupts_per_io));
+    let notifications = figures.notifications_per_io.map_or_else(blank, per_io);
+    let interrupts = per_io(figures.interrupts_per_io);
     if params.icount {
         // Virtual time is no time.
         let mut row = vec![name, backend];

@@ -8,10 +8,11 @@ use crate::program::{PATIENCE, Program, Who};
 use crate::qemu::Qemu;
 use anyhow::{Context, Result, anyhow};
 use qapi::qmp;
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -57,6 +58,17 @@ pub(crate) struct Hypervisor {
     pub(crate) accel: Accel,
 }
 
+/// What is booted.
+pub(crate) struct Load<'a> {
+    /// What errors call it.
+    pub(crate) who: Who,
+    pub(crate) kernel: &'a Path,
+    /// Its command line.
+    pub(crate) append: &'a str,
+    /// Further arguments for QEMU.
+    pub(crate) more: Vec<OsString>,
+}
+
 /// A running QEMU.
 pub(crate) struct Vm {
     pub(crate) program: Program,
@@ -64,16 +76,23 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    /// Starts QEMU with its vCPUs paused; `patience` is how long it may take to answer on QMP.
+    /// Boots the image; `patience` is how long QEMU may take to answer on QMP.
     pub(crate) fn start(with: &Hypervisor, machine: &Machine, append: &str, patience: Duration) -> Result<Self> {
+        let load = Load { who: WHO, kernel: &with.image, append, more: Vec::new() };
+        Self::boot(with, machine, load, patience)
+    }
+
+    /// Starts QEMU with its vCPUs paused.
+    pub(crate) fn boot(with: &Hypervisor, machine: &Machine, load: Load<'_>, patience: Duration) -> Result<Self> {
         machine.check(with.qemu.major, with.accel)?;
         let (ours, theirs) = UnixStream::pair().context("making a socket pair for QMP")?;
         for timeout in [UnixStream::set_read_timeout, UnixStream::set_write_timeout] {
             timeout(&ours, Some(patience.min(PATIENCE)))?;
         }
         let mut command = Command::new(&with.qemu.path);
-        command.args(machine.arguments(with.accel, &with.image, append)).stdin(OwnedFd::from(theirs));
-        let program = Program::start(WHO, &mut command, None)?;
+        command.args(machine.arguments(with.accel, load.kernel, load.append)).args(load.more);
+        command.stdin(OwnedFd::from(theirs));
+        let program = Program::start(load.who, &mut command, None)?;
         let reader = Answers(BufReader::new(ours.try_clone()?));
         let mut vm = Self { program, monitor: qapi::Qmp::new(qapi::Stream::new(reader, ours)) };
         if vm.monitor.handshake().is_err() {

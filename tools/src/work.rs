@@ -9,6 +9,7 @@ use crate::fail;
 use crate::image;
 use crate::job::{Draft, Job};
 use crate::jobfile::{self, Section, Setting};
+use crate::linux;
 use crate::machine::Accel;
 use crate::native::Native;
 use crate::qemu::Qemu;
@@ -18,6 +19,7 @@ use crate::stop;
 use crate::vm::Hypervisor;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
+use workload::params::Driver;
 
 /// Runtime of a single job under `--quick`.
 const QUICK_MS: u64 = 1_000;
@@ -142,7 +144,9 @@ fn bed(args: &Bench, work: &Work, qemu: Option<Qemu>) -> Result<Bed> {
     let timeout = args.timeout.map(Duration::from_secs);
     let qemu = qemu.map(|qemu| hypervisor(args, work, qemu)).transpose()?;
     let native = work.any(Backend::is_native).then(|| native(args, work)).transpose()?;
-    Ok(Bed { qemu, native, timeout })
+    let linux = work.jobs().iter().any(|job| job.params.driver == Driver::Linux);
+    let linux = linux.then(|| linux::guest(!args.no_setup)).transpose()?;
+    Ok(Bed { qemu, native, linux, timeout })
 }
 
 fn hypervisor(args: &Bench, work: &Work, qemu: Qemu) -> Result<Hypervisor> {
