@@ -31,6 +31,10 @@ const NATIVE: Product =
 const FILES: Product =
     Product { package: "native", what: "the example of files", target: "files", arguments: &["--example=files"] };
 
+/// Counts what a guest executes.
+const PLUGIN: Product =
+    Product { package: "count-plugin", what: "the plugin for QEMU", target: "count_plugin", arguments: &["--release"] };
+
 /// The workspace's root.
 pub(crate) fn root() -> &'static Path {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -64,6 +68,11 @@ pub(crate) fn files() -> Result<PathBuf> {
     FILES.build()
 }
 
+/// Builds the plugin for QEMU, for a version of its interface.
+pub(crate) fn plugin(version: &str) -> Result<PathBuf> {
+    PLUGIN.build_with(Some(("COUNT_PLUGIN_API", version)))
+}
+
 impl Product {
     fn given_or_built(&self, given: Option<&Path>) -> Result<PathBuf> {
         match given {
@@ -75,6 +84,10 @@ impl Product {
     }
 
     fn build(&self) -> Result<PathBuf> {
+        self.build_with(None)
+    }
+
+    fn build_with(&self, variable: Option<(&str, &str)>) -> Result<PathBuf> {
         let what = self.what;
         let spinner = indicatif::ProgressBar::new_spinner().with_message(format!("building {what}"));
         spinner.enable_steady_tick(Duration::from_millis(100));
@@ -82,7 +95,7 @@ impl Product {
         let mut arguments = vec!["build", &package];
         arguments.extend(self.arguments);
         let mut command = cargo();
-        command.args(&arguments).arg("--message-format=json-render-diagnostics");
+        command.args(&arguments).arg("--message-format=json-render-diagnostics").envs(variable);
         let mut path = None;
         let built = capture(&mut command, LIMIT, |line| path = executable(line, self.target).or(path.take()))?;
         spinner.finish_and_clear();
@@ -98,11 +111,12 @@ impl Product {
     }
 }
 
-/// The executable in one of cargo's messages, if it is the one of `target`.
+/// The executable, or the library to be loaded, in one of cargo's messages, if it is the one of `target`.
 fn executable(line: &str, target: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(line).ok()?;
     let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == target;
-    ours.then(|| message["executable"].as_str().map(PathBuf::from))?
+    let made = || message["executable"].as_str().or_else(|| message["filenames"][0].as_str());
+    ours.then(|| made().map(PathBuf::from))?
 }
 
 #[cfg(test)]

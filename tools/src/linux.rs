@@ -4,7 +4,7 @@
 //! [`packages`] makes the guest, [`initramfs`] its archive, [`fio`] the job in fio's words and fio's result as a
 //! report, [`session`] what the guest says, [`count`] what its instructions are divided into. Refuses what the guest
 //! cannot do instead of doing something else.
-pub(crate) mod count;
+mod count;
 mod fio;
 mod initramfs;
 mod packages;
@@ -19,7 +19,6 @@ use crate::vm::{Load, Vm};
 use anyhow::{Context, Result, bail, ensure};
 pub(crate) use packages::guest;
 use session::{Disk, Said, Session, Symbol};
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use workload::params::{Layout, Mode, Params, Rw, Submit, Verify, Via};
@@ -44,9 +43,9 @@ pub(crate) struct Guest {
 }
 
 /// What a run of the guest came to.
-pub(crate) struct Ran {
-    pub(crate) told: Told,
-    pub(crate) symbols: Vec<Symbol>,
+struct Ran {
+    told: Told,
+    symbols: Vec<Symbol>,
 }
 
 /// What Linux, fio or this guest cannot do. `said` tells which keys were given.
@@ -92,12 +91,12 @@ pub(crate) fn run(bed: &Bed, job: &Job, watch: Watch<'_>) -> Result<Told> {
     if job.params.icount {
         return count::count(bed, job);
     }
-    once(bed, job, Vec::new(), false, watch).map(|ran| ran.told)
+    once(bed, job, watch).map(|ran| ran.told)
 }
 
-/// One boot, with `more` arguments for QEMU; `symbols` has the modules' functions listed.
-pub(crate) fn once(bed: &Bed, job: &Job, more: Vec<OsString>, symbols: bool, watch: Watch<'_>) -> Result<Ran> {
-    let mut running = start(bed, job, more, symbols)?;
+/// One boot; with the modules' functions if it is counted.
+fn once(bed: &Bed, job: &Job, watch: Watch<'_>) -> Result<Ran> {
+    let mut running = start(bed, job)?;
     let limit = bed.timeout.unwrap_or_else(|| longest(&job.params));
     let heard = listen(&mut running, job, Instant::now() + limit, watch)?;
     let status = running.end()?;
@@ -109,16 +108,17 @@ pub(crate) fn once(bed: &Bed, job: &Job, more: Vec<OsString>, symbols: bool, wat
     }
 }
 
-fn start(bed: &Bed, job: &Job, mut more: Vec<OsString>, symbols: bool) -> Result<Running> {
+fn start(bed: &Bed, job: &Job) -> Result<Running> {
     let with = bed.qemu.as_ref().context("QEMU was not set up")?;
     let guest = bed.linux.as_ref().context("the Linux guest was not made")?;
     let archive = guest.initrd.metadata().with_context(|| format!("reading {}", guest.initrd.display()))?.len();
     let mut machine = job.machine.clone();
     machine.memory_mib += 2 * archive.div_ceil(1 << 20);
-    more.extend(["-initrd".into(), guest.initrd.clone().into()]);
-    let symbols = if symbols { "on" } else { "off" };
+    let symbols = if bed.plugin.is_some() { "on" } else { "off" };
     let init = format!("{} {symbols} {}", poll_queues(&job.params), fio::arguments(&job.params));
-    let load = Load { who: WHO, kernel: &guest.kernel, append: &format!("{KERNEL} -- {init}"), more };
+    let append = format!("{KERNEL} -- {init}");
+    let plugin = bed.plugin.as_ref();
+    let load = Load { who: WHO, kernel: &guest.kernel, initrd: Some(&guest.initrd), append: &append, plugin };
     let mut vm = Vm::boot(with, &machine, load, bed.timeout.unwrap_or(ANSWER))?;
     vm.pin(&job.pins()?)?;
     vm.resume()?;

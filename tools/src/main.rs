@@ -22,6 +22,7 @@ mod environment;
 mod fail;
 mod figures;
 mod files;
+mod guest_count;
 mod heard;
 mod icount;
 mod image;

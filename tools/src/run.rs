@@ -8,6 +8,7 @@ use crate::callgrind::{self, Count};
 use crate::cpu::Usage;
 use crate::fail;
 use crate::figures;
+use crate::guest_count::Plugin;
 use crate::heard::{self, Heard};
 use crate::job::Job;
 use crate::linux::{self, Guest};
@@ -37,6 +38,8 @@ pub(crate) struct Bed {
     pub(crate) qemu: Option<Hypervisor>,
     pub(crate) native: Option<Native>,
     pub(crate) linux: Option<Guest>,
+    /// What counts the instructions of a guest, if that is wanted.
+    pub(crate) plugin: Option<Plugin>,
     /// Longest time for one run; from the job's length if not given.
     pub(crate) timeout: Option<Duration>,
 }

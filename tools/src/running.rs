@@ -27,7 +27,8 @@ impl Running {
             return Ok(Self::Native(Box::new(Process::start(native, job, None)?)));
         }
         let with = bed.qemu.as_ref().context("QEMU was not set up")?;
-        let mut vm = Vm::start(with, &job.machine, &job.params.to_string(), bed.timeout.unwrap_or(ANSWER))?;
+        let patience = bed.timeout.unwrap_or(ANSWER);
+        let mut vm = Vm::start(with, &job.machine, &job.params.to_string(), bed.plugin.as_ref(), patience)?;
         vm.pin(&job.pins()?)?;
         vm.resume()?;
         Ok(Self::Vm(Box::new(vm)))

@@ -2,13 +2,13 @@
 //!
 //! The guest's serial lines arrive one by one; QEMU's own complaints are kept for the error. Dropping a [`Vm`] kills
 //! it. Knows nothing of what the lines mean.
+use crate::guest_count::Plugin;
 use crate::machine::{Accel, Machine};
 use crate::pin::{self, Pins};
 use crate::program::{PATIENCE, Program, Who};
 use crate::qemu::Qemu;
 use anyhow::{Context, Result, anyhow};
 use qapi::qmp;
-use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -65,8 +65,10 @@ pub(crate) struct Load<'a> {
     pub(crate) kernel: &'a Path,
     /// Its command line.
     pub(crate) append: &'a str,
-    /// Further arguments for QEMU.
-    pub(crate) more: Vec<OsString>,
+    /// The first file system, if it has one.
+    pub(crate) initrd: Option<&'a Path>,
+    /// What counts its instructions, if that is wanted.
+    pub(crate) plugin: Option<&'a Plugin>,
 }
 
 /// A running QEMU.
@@ -77,8 +79,14 @@ pub(crate) struct Vm {
 
 impl Vm {
     /// Boots the image; `patience` is how long QEMU may take to answer on QMP.
-    pub(crate) fn start(with: &Hypervisor, machine: &Machine, append: &str, patience: Duration) -> Result<Self> {
-        let load = Load { who: WHO, kernel: &with.image, append, more: Vec::new() };
+    pub(crate) fn start(
+        with: &Hypervisor,
+        machine: &Machine,
+        append: &str,
+        plugin: Option<&Plugin>,
+        patience: Duration,
+    ) -> Result<Self> {
+        let load = Load { who: WHO, kernel: &with.image, initrd: None, append, plugin };
         Self::boot(with, machine, load, patience)
     }
 
@@ -90,8 +98,13 @@ impl Vm {
             timeout(&ours, Some(patience.min(PATIENCE)))?;
         }
         let mut command = Command::new(&with.qemu.path);
-        command.args(machine.arguments(with.accel, load.kernel, load.append)).args(load.more);
-        command.stdin(OwnedFd::from(theirs));
+        command.args(machine.arguments(with.accel, load.kernel, load.append)).stdin(OwnedFd::from(theirs));
+        if let Some(initrd) = load.initrd {
+            command.arg("-initrd").arg(initrd);
+        }
+        if let Some(plugin) = load.plugin {
+            command.args(plugin.arguments());
+        }
         let program = Program::start(load.who, &mut command, None)?;
         let reader = Answers(BufReader::new(ours.try_clone()?));
         let mut vm = Self { program, monitor: qapi::Qmp::new(qapi::Stream::new(reader, ours)) };

@@ -146,7 +146,7 @@ fn bed(args: &Bench, work: &Work, qemu: Option<Qemu>) -> Result<Bed> {
     let native = work.any(Backend::is_native).then(|| native(args, work)).transpose()?;
     let linux = work.jobs().iter().any(|job| job.params.driver == Driver::Linux);
     let linux = linux.then(|| linux::guest(!args.no_setup)).transpose()?;
-    Ok(Bed { qemu, native, linux, timeout })
+    Ok(Bed { qemu, native, linux, plugin: None, timeout })
 }
 
 fn hypervisor(args: &Bench, work: &Work, qemu: Qemu) -> Result<Hypervisor> {
@@ -155,7 +155,7 @@ fn hypervisor(args: &Bench, work: &Work, qemu: Qemu) -> Result<Hypervisor> {
         job.machine.check(qemu.major, Accel::Tcg)?;
     }
     let mut with = Hypervisor { qemu, image: image::given_or_built(args.image.as_deref())?, accel: Accel::Tcg };
-    let counted_only = jobs().next().is_some() && jobs().all(|job| job.machine.icount);
+    let counted_only = jobs().next().is_some() && jobs().all(|job| job.params.icount);
     if !counted_only || args.accel != "auto" {
         with.accel = accel::choose(&args.accel, &with)?;
     }
