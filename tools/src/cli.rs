@@ -30,16 +30,18 @@ pub(crate) enum Command {
     Test(Test),
     /// The same work by this driver and by its peers, interleaved; table, JSON and page
     Compare(Box<Compare>),
-    /// (comes later) A page from stored results
-    #[command(hide = true)]
-    Report(Anything),
+    /// One HTML page from result files
+    Report(Report),
 }
 
-/// Arguments of a command that only says that it comes later.
 #[derive(Debug, Args)]
-pub(crate) struct Anything {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    rest: Vec<String>,
+pub(crate) struct Report {
+    /// Result files: of bench, of compare, or plain fio's JSON
+    #[arg(required = true, value_name = "FILE.json")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Where the page goes [default: beside the first file, under its name or, of several, report.html]
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// What is printed on standard output.

@@ -195,8 +195,12 @@ fn deviation(cell: &Cell) -> f64 {
 
 /// Replaces `path` in one step, so that it holds whole results or the former ones.
 pub(crate) fn write(path: &Path, document: &Value) -> Result<()> {
+    replace(path, &(serde_json::to_string_pretty(document)? + "\n"))
+}
+
+/// Likewise, by `text`.
+pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
     let what = || format!("writing {}", path.display());
-    let text = serde_json::to_string_pretty(document)? + "\n";
     if path.exists() && !path.is_file() {
         return std::fs::write(path, text).with_context(what);
     }

@@ -5,10 +5,6 @@
 use anyhow::{Result, bail};
 
 const PACKED: &str = "packed rings";
-const COMPARE: &str = "the comparison with the peers";
-
-/// Commands that answer only that they come later.
-const COMMANDS: [(&str, &str); 1] = [("report", COMPARE)];
 
 /// Keys and values that come later, and with what.
 const VALUES: [(&str, &str, &str); 2] =
@@ -16,12 +12,6 @@ const VALUES: [(&str, &str, &str); 2] =
 
 /// Keys with one value so far, which is accepted and changes nothing.
 const ONLY: [(&str, &str); 1] = [("ring", "split")];
-
-/// The error for a command that comes later.
-pub(crate) fn command(name: &str) -> anyhow::Error {
-    let with = COMMANDS.iter().find(|(known, _)| *known == name).map_or("a later release", |(_, with)| with);
-    anyhow::anyhow!("{name} is not supported yet: comes with {with}")
-}
 
 /// Refuses `key=value` if it comes later; true if the pair needs no more handling.
 pub(crate) fn settled(key: &str, value: &str) -> Result<bool> {

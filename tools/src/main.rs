@@ -1,8 +1,9 @@
-//! The command line of drv-virtio-block: `cargo xtask setup|image|bench|test`.
+//! The command line of drv-virtio-block: `cargo xtask setup|image|bench|report|test`.
 //!
 //! Where to read: [`cli`] what can be typed; [`mod@bench`] the main job, of [`job`]s from [`jobfile`]s or the
 //! [`matrix`]; [`mod@run`] one run to a report, of what is [`running`]: a [`vm`] on a [`machine`], or the [`native`]
-//! bench on a [`server`] or a device of its own ([`backend`]); [`figures`], [`table`], [`json`] what is shown;
+//! bench on a [`server`] or a device of its own ([`backend`]); [`figures`], [`table`], [`json`], [`page`] what is
+//! shown;
 //! [`testrun`], [`scenarios`] and [`conformance`] what is tested. Every error is one line that says what to do.
 mod accel;
 mod backend;
@@ -42,6 +43,7 @@ mod native_matrix;
 mod native_musts;
 mod native_scenarios;
 mod over_blockd;
+mod page;
 mod pairs;
 mod partitions;
 mod pin;
@@ -49,6 +51,7 @@ mod pingpong;
 mod process;
 mod program;
 mod qemu;
+mod report;
 mod results;
 mod run;
 mod running;
@@ -98,7 +101,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&args)?,
         Command::Test(args) => return testrun::run(&args),
         Command::Compare(args) => compare::run(&args)?,
-        Command::Report(_) => return Err(later::command("report")),
+        Command::Report(args) => report::run(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -115,7 +115,7 @@ fn per_io(value: f64) -> String {
 }
 
 /// `1234567` as `1,234,567`.
-fn thousands(value: f64) -> String {
+pub(crate) fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

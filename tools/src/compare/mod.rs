@@ -15,12 +15,12 @@ mod side;
 pub(crate) use side::Peer;
 
 use crate::cli::{Compare, Format};
-use crate::cpu;
 use crate::environment::Environment;
 use crate::figures::{self, Cell, median};
 use crate::image;
 use crate::json;
 use crate::table;
+use crate::{cpu, page};
 use anyhow::{Context, Result, bail};
 use baseline::Baseline;
 use clap::ValueEnum;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Compare) -> Result<()> {
     }
     json::write(&output, &document)?;
     let page = output.with_extension("html");
-    //PAGE page::write(&page, &[(name(&output), document.clone())])?;
+    page::write(&page, &[(name(&output), document.clone())])?;
     if args.output_format == Format::Json && args.output.is_none() {
         println!("{}", serde_json::to_string_pretty(&document)?);
     }
@@ -57,7 +57,6 @@ pub(crate) fn run(args: &Compare) -> Result<()> {
     fates(&entries)
 }
 
-#[allow(dead_code)]
 fn name(path: &std::path::Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
