@@ -2,10 +2,11 @@
 //!
 //! [`Asked`] collects what was typed and settles it, refusing what does not fit together. Knows words and what excludes
 //! what; starting anything is `server`'s and `native`'s.
+use crate::peers;
 use anyhow::{Result, bail, ensure};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
-use workload::params::{Driver, Indirect, Mode, Params, Rw, Submit, Verify};
+use workload::params::{Driver, Mode, Params, Submit, Verify};
 
 /// Where a job runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,13 +125,14 @@ impl Asked {
             "embedded" => Backend::Embedded(self.inside(params, file)?),
             _ => {
                 self.only_natively(params)?;
+                peers::under_qemu(params, said)?;
                 return Ok(Backend::Qemu);
             }
         };
         for key in ["vcpus", "iothreads"] {
             ensure!(!said(key), "{key} is for backend=qemu: leave it out with backend={word}");
         }
-        peers(params)?;
+        peers::natively(params)?;
         if params.icount && word == "vhost-user" {
             bail!("icount counts natively on the stepped minimal device only: use backend=embedded, or qemu");
         }
@@ -203,24 +205,6 @@ impl Asked {
         }
         Ok(Inside::Minimal { stepped })
     }
-}
-
-/// What the drivers to compare with cannot do.
-fn peers(params: &Params) -> Result<()> {
-    let driver = params.driver;
-    if driver == Driver::Ours {
-        return Ok(());
-    }
-    ensure!(driver != Driver::Linux, "driver=linux runs in a guest: leave backend out, or give backend=qemu");
-    ensure!(params.submit != Submit::Mutex, "submit=mutex puts the lock around ours: leave driver={driver} out");
-    if driver == Driver::VirtioDriver {
-        ensure!(params.verify == Verify::None, "driver=virtio-driver does not verify: use driver=ours");
-        let direct = params.indirect != Indirect::On && !matches!(params.rw, Rw::Trim | Rw::RandTrim);
-        ensure!(direct, "driver=virtio-driver reads and writes through direct chains: leave indirect=on and trims out");
-        let several = params.submit == Submit::Shared || (params.queues > 0 && params.numjobs > params.queues);
-        ensure!(!several, "driver=virtio-driver has no path for many submitters: give a queue for each job");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -15,7 +15,12 @@ pub(crate) const LIB_BLOCK_32: f64 = 250.0;
 
 /// Counting is no measuring: nothing varies.
 pub(crate) fn are_equal(lab: &Lab) -> Result<()> {
-    for words in [BATCH_1, BATCH_32] {
+    are_equal_of(lab, &[BATCH_1, BATCH_32])
+}
+
+/// Likewise, of these jobs.
+pub(crate) fn are_equal_of<W: AsRef<str>>(lab: &Lab, jobs: &[W]) -> Result<()> {
+    for words in jobs.iter().map(AsRef::as_ref) {
         let (first, second) = (lab.count(words)?, lab.count(words)?);
         ensure!(first == second, "{words}: {first:?}, then {second:?}");
     }

@@ -12,6 +12,7 @@ use crate::later;
 use crate::linux;
 use crate::machine::{Device, Machine};
 use crate::partitions::Part;
+use crate::peers;
 use crate::pin::{self, Pins};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -179,7 +180,9 @@ impl Draft {
         if params.is_stepped() && !self.said.contains("front") {
             params.front = Front::Stepped;
         }
-        if (params.icount || params.is_stepped() || self.asked.steps(params)) && !self.said.contains("mode") {
+        let polled =
+            params.icount || params.is_stepped() || self.asked.steps(params) || peers::is_polled(params.driver);
+        if polled && !self.said.contains("mode") {
             params.mode = Mode::Polled;
         }
         if !self.said.contains("vectors") {
@@ -233,7 +236,7 @@ impl Draft {
         Machine {
             icount: params.icount,
             vcpus: self.vcpus.unwrap_or(vcpus(params)),
-            iothreads: self.iothreads,
+            iothreads: if peers::needs_synchronous_device(params) { 0 } else { self.iothreads },
             memory_mib: mib,
             disk,
             device: Device {

@@ -52,6 +52,7 @@ pub(crate) struct Machine {
     /// Count instructions: one thread, virtual time driven by the instruction count.
     pub(crate) icount: bool,
     pub(crate) vcpus: u16,
+    /// 0: the device works in the vCPU's own thread, within the store to its doorbell.
     pub(crate) iothreads: u16,
     pub(crate) memory_mib: u64,
     pub(crate) disk: Disk,
@@ -101,14 +102,15 @@ impl Machine {
         args
     }
 
-    /// One I/O thread: the syntax that every QEMU reads. Several: the JSON that maps queues to them in turn.
+    /// One I/O thread or none: the syntax that every QEMU reads. Several: the JSON that maps queues to them in turn.
     fn device(&self) -> String {
         let device = &self.device;
         let onoff = |on| if on { "on" } else { "off" };
-        if self.iothreads == 1 {
+        if self.iothreads <= 1 {
+            let place = if self.iothreads == 0 { "ioeventfd=off" } else { "iothread=io0" };
             return format!(
                 "virtio-blk-pci,id=vblk,drive={NODE},num-queues={},vectors={},disable-legacy=on,queue-size={},\
-                 iothread=io0,event_idx={},indirect_desc={},logical_block_size={size},physical_block_size={size}",
+                 {place},event_idx={},indirect_desc={},logical_block_size={size},physical_block_size={size}",
                 device.queues,
                 device.vectors,
                 device.queue_size,
@@ -159,6 +161,13 @@ mod tests {
         for part in ["num-queues=2", "vectors=3", "queue-size=128", "event_idx=off", "indirect_desc=off"] {
             assert!(line.contains(part), "{part} in {line}");
         }
+    }
+
+    #[test]
+    fn the_device_has_a_thread_except_where_a_driver_that_rings_for_every_request_is_counted() {
+        assert!(line("icount=on").contains("iothread=io0"));
+        let line = line("driver=virtio-drivers icount=on");
+        assert!(line.contains("ioeventfd=off") && !line.contains("iothread"), "{line}");
     }
 
     #[test]

@@ -46,6 +46,7 @@ mod over_blockd;
 mod page;
 mod pairs;
 mod partitions;
+mod peers;
 mod pin;
 mod pingpong;
 mod process;

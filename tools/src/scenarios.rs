@@ -41,6 +41,10 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
         scenario("the bare ring does the same work", Size::Quick, |lab| {
             lab.boot("driver=raw mode=polled iodepth=32 iodepth_batch_submit=32 number_ios=20000").map(drop)
         }),
+        scenario("two counts of virtio-drivers are equal", Size::Quick, |lab| {
+            let jobs = ["iodepth=1", "iodepth=16 iodepth_batch_submit=16"];
+            counts::are_equal_of(lab, &jobs.map(|words| format!("driver=virtio-drivers number_ios=8192 {words}")))
+        }),
         scenario("discards reach a raw file", Size::Default, |lab| {
             lab.on_file("rw=randtrim mode=interrupt iodepth=8 number_ios=500", |job| job).map(drop)
         }),
@@ -61,6 +65,7 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
             counts::are_bounded(lab, record, [("batch-1", BATCH_1, 220.0), ("batch-32", BATCH_32, 130.0)])
         }),
     ];
+    all.extend(peers());
     all.extend(restarts());
     all.extend(ladder());
     all.extend(combinations());
@@ -82,6 +87,31 @@ fn ladder() -> impl Iterator<Item = Scenario> {
             let boot = lab.boot(&words)?.boot;
             ensure!(boot.rung.as_str() == rung, "the rung is {}", boot.rung);
             ensure!(boot.queues == queues, "{} queues are in use, not {queues}", boot.queues);
+            Ok(())
+        })
+    })
+}
+
+/// The driver to compare with, with and without what it can make of event indices and indirect tables.
+fn peers() -> impl Iterator<Item = Scenario> {
+    let jobs = [("on", "auto", 1), ("off", "auto", 1), ("on", "auto", 16), ("off", "auto", 16), ("off", "off", 5)];
+    jobs.into_iter().map(|(event_idx, indirect, depth)| {
+        let name =
+            format!("virtio-drivers does the same work, event_idx {event_idx}, indirect {indirect}, depth {depth}");
+        scenario(&name, Size::Quick, move |lab| {
+            let words = format!("driver=virtio-drivers event_idx={event_idx} indirect={indirect} rw=randrw");
+            let outcome =
+                lab.boot(&format!("{words} iodepth={depth} iodepth_batch_submit={depth} number_ios=20000"))?;
+            let (boot, report) = (outcome.boot, outcome.report);
+            ensure!(
+                boot.queue_size == 16 && boot.slots >= depth,
+                "a ring of {}, {} slots",
+                boot.queue_size,
+                boot.slots
+            );
+            ensure!(report.read.ios > 0 && report.write.ios > 0, "it did not both read and write");
+            let rung = report.notifications;
+            ensure!((1..=report.submitted).contains(&rung), "{rung} doorbells for {} requests", report.submitted);
             Ok(())
         })
     })

@@ -95,6 +95,32 @@ fn what_runs_natively_only_is_refused_under_qemu() {
 }
 
 #[test]
+fn what_virtio_drivers_cannot_do_is_refused() {
+    let peer = |options: &[&str], words: &[&str]| {
+        let all: Vec<&str> = ["bench", "--driver=virtio-drivers"].iter().chain(options).copied().collect();
+        refuses(&all, words);
+    };
+    peer(&["--mode=interrupt"], &["no interrupt vectors", "mode=polled"]);
+    peer(&["--verify=crc32c", "--rw=randrw"], &["does not verify", "driver=ours"]);
+    peer(&["--rw=randtrim"], &["reads and writes", "rw=randtrim"]);
+    peer(&["--numjobs=2"], &["one queue", "numjobs"]);
+    peer(&["--queues=2"], &["one queue", "queues"]);
+    peer(&["--submit=shared"], &["one submitter", "submit=shared"]);
+    peer(&["--submit=mutex"], &["submit=mutex", "natively"]);
+    peer(&["--queue-size=16"], &["ring of 16", "leave queue_size out"]);
+    peer(&["--iodepth=17"], &["room for 16", "lower iodepth"]);
+    peer(&["--iodepth=6", "--indirect=off"], &["room for 5", "indirect=off"]);
+    peer(&["--icount", "--iodepth=17", "--iodepth_batch_submit=17"], &["room for 16"]);
+    peer(&["--icount", "--iothreads=1"], &["without I/O threads"]);
+    peer(&["--via=blockd"], &["driver=ours"]);
+    peer(&["--bs=256"], &["bssplit"]);
+    peer(&["--layout=dense"], &["driver=raw"]);
+    for backend in ["--backend=embedded", "--backend=vhost-user"] {
+        peer(&[backend], &["driver=virtio-drivers", "backend=qemu"]);
+    }
+}
+
+#[test]
 fn what_is_qemus_is_refused_natively() {
     for backend in ["--backend=embedded", "--backend=vhost-user"] {
         for option in ["--vcpus=2", "--iothreads=2"] {

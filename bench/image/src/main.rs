@@ -26,6 +26,7 @@ mod cpu;
 mod descriptors;
 mod exit;
 mod fault;
+mod heap;
 mod irq;
 mod memory;
 mod msix;

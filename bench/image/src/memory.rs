@@ -1,14 +1,14 @@
 //! Memory: what the hypervisor says there is, the heap, and big zeroed pieces for devices and stacks.
 //!
 //! Regions are handed out from the lowest address upwards and never come back: a run takes what it needs and the
-//! machine ends with it. The heap (for `alloc`) is one such piece. Invariant: nothing below [`FLOOR`] (firmware, the
+//! machine ends with it. The [`heap`] (for `alloc`) has one such piece. Invariant: nothing below [`FLOOR`] (firmware, the
 //! trampoline) and nothing of the image is ever handed out.
 
-use crate::cpu::lock::{Mutex, RawLock};
+use crate::cpu::lock::Mutex;
+use crate::heap;
 use arrayvec::ArrayVec;
 use core::ops::Range;
 use core::ptr::NonNull;
-use talc::{TalcLock, source::Manual};
 
 /// The most regions that are remembered; more are ignored.
 pub const MAX_REGIONS: usize = 16;
@@ -45,9 +45,6 @@ impl Region {
     }
 }
 
-#[global_allocator]
-static HEAP: TalcLock<RawLock, Manual> = TalcLock::new(Manual);
-
 static FREE: Mutex<ArrayVec<Range<u64>, MAX_REGIONS>> = Mutex::new(ArrayVec::new_const());
 
 unsafe extern "C" {
@@ -64,8 +61,7 @@ pub fn init(regions: &[Region]) {
     }));
     let heap = dma(HEAP_LEN).expect("memory for the heap");
     // SAFETY: a fresh piece that nobody else has and that never comes back.
-    let claimed = unsafe { HEAP.lock().claim(heap.as_ptr(), heap.len()) };
-    assert!(claimed.is_some(), "the heap was refused");
+    unsafe { heap::init(heap.as_ptr(), heap.len()) };
 }
 
 /// Contiguous, zeroed memory, aligned to 4 KiB, that a device may be given. It lives as long as the machine.

@@ -51,6 +51,12 @@ pub trait Drive<B> {
         None
     }
 
+    /// Why nothing more is to be expected, if the driver can tell; asked again and again while nothing completes.
+    #[inline(always)]
+    fn despairs(&mut self) -> Option<&'static str> {
+        None
+    }
+
     /// After an interrupt: counts it, and asks for no more of them while completions are taken.
     fn woken(&mut self) {}
 

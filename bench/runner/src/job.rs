@@ -258,6 +258,9 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
         if let Some(violation) = self.drive.broken() {
             return Err(format!("the device broke its queue: {violation}"));
         }
+        if let Some(why) = self.drive.despairs() {
+            return Err(format!("{why} ({} requests in flight)", self.in_flight()));
+        }
         if self.host.lost() {
             return Err(format!("the device is gone, with {} requests in flight", self.in_flight()));
         }

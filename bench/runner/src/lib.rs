@@ -5,7 +5,7 @@
 //!
 //! Reading order: this file (what a run consists of), [`ground`], [`rig`] (the device and its queues brought up),
 //! [`crew`] (who shares what), [`job`] (the loop), [`drive`] (drivers as the loop sees them; [`raw`] and [`locked`] to
-//! compare with), [`content`] and [`buffers`] (data), [`icount`], [`runs`] (the kinds of run), `operations` and
+//! compare with, [`patience`] with others'), [`content`] and [`buffers`] (data), [`icount`], [`runs`] (the kinds of run), `operations` and
 //! `flush` (scenarios), `seal` (the table that lets the host check the disk).
 //!
 //! Results are the lines of [`workload::report`]; everything else printed is for people.
@@ -23,6 +23,7 @@ pub mod icount;
 pub mod job;
 pub mod locked;
 mod operations;
+pub mod patience;
 pub mod raw;
 pub mod rig;
 pub mod runs;

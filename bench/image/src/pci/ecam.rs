@@ -36,6 +36,11 @@ impl Ecam {
         Self(space)
     }
 
+    /// Physical address of bus 0's part.
+    pub(super) fn base(&self) -> u64 {
+        self.0.base
+    }
+
     fn register(&self, address: PciAddress, offset: u16) -> *mut u32 {
         assert!(self.0.buses.contains(&address.bus()) && offset < FUNCTION_LEN && offset.is_multiple_of(4));
         let place = u64::from(address.bus()) << 20

@@ -162,6 +162,11 @@ impl Pci {
         Self(unsafe { Ecam::new(space) })
     }
 
+    /// Where configuration space begins, for a driver that brings its own way of reading it.
+    pub fn base(&self) -> u64 {
+        self.0.base()
+    }
+
     /// Every function on every bus that the firmware numbered.
     pub fn functions(&self) -> Vec<Function> {
         self.0.functions()

@@ -1,14 +1,16 @@
 //! The image as the ground of a run: its processors, its interrupts, its memory, and the first block device.
 //!
 //! What a run does is the crate `runner`'s; here is deviced's part ([`handover`]), irqd's ([`fleet`]) and the driver's
-//! platform.
+//! platform; and the driver to compare with ([`peer`]).
 mod fleet;
 mod handover;
+mod peer;
 mod platform;
 
 use crate::cpu::{self, CpuId};
 use crate::exit::Exit;
 use crate::irq::{self, Capability};
+use crate::pci::BlockFunction;
 use crate::{Machine, memory, println, serial, watchdog};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -24,14 +26,20 @@ use handover::Property;
 use platform::Nucleus;
 use runner::crew::Crew;
 use runner::ground::{Beginning, Ground, Handed, Piece};
-use workload::params::Params;
+use workload::params::{Driver, Params};
 use workload::report::{Line, Note};
 
 /// Runs what the command line says; the exit status says whether there is a result.
 pub fn run(machine: &Machine) -> Exit {
     let params = Params::parse(machine.command_line.text());
     let done = match params {
-        Ok(params) => runner::run(&mut Image { machine, fleet: Fleet::default(), property: None }, &params),
+        Ok(params) => {
+            let mut image = Image { machine, fleet: Fleet::default(), property: None };
+            match params.driver {
+                Driver::VirtioDrivers => peer::run(&mut image, &params),
+                _ => runner::run(&mut image, &params),
+            }
+        }
         Err(why) => {
             say(&Line::Failed(Note::new(format_args!("{why}"))));
             false
@@ -67,10 +75,7 @@ impl Ground for Image<'_> {
         crew: Crew,
         dma_len: usize,
     ) -> Result<Handed<PciTransport<'static>>, String> {
-        let functions = self.machine.pci.functions();
-        let function = functions.into_iter().find(|f| f.is_virtio_block()).ok_or("there is no virtio block device")?;
-        let function =
-            self.machine.pci.block_function(function).map_err(|why| alloc::format!("the block device {why}"))?;
+        let function = self.function()?;
         let property = Property::new(function, &self.targets(params, crew), dma_len)?;
         // SAFETY: the first authority over memory that was just taken; the device was never told of it.
         let authority = unsafe { property.hand_over() }?;
@@ -163,6 +168,13 @@ impl Ground for Image<'_> {
 }
 
 impl Image<'_> {
+    /// The first block device, prepared.
+    fn function(&self) -> Result<BlockFunction, String> {
+        let functions = self.machine.pci.functions();
+        let function = functions.into_iter().find(|f| f.is_virtio_block()).ok_or("there is no virtio block device")?;
+        self.machine.pci.block_function(function).map_err(|why| alloc::format!("the block device {why}"))
+    }
+
     fn interrupts(&self) -> &'static [Capability] {
         self.property.as_ref().map_or(&[], |property| property.interrupts)
     }
