@@ -100,7 +100,6 @@ impl Difference {
 }
 
 /// Instructions of the whole guest per I/O of `job`, whichever guest does it.
-#[allow(dead_code, reason = "the comparison's")]
 pub(crate) fn whole_guest(bed: &Bed, job: &Job) -> Result<f64> {
     let (difference, _) = twice(bed, job, |bed, job| bed.watched(job, &mut |_, _| Ok(())))?;
     let all = difference.per_io(|_| true);

@@ -90,8 +90,12 @@ pub(crate) fn state(entries: &[Entry], peer: Peer) -> (&'static str, Option<&str
 /// What was to be measured and has no result, and what cannot be measured at all.
 fn missing(entries: &[Entry]) -> Vec<Value> {
     let of = |entry: &Entry| Some(json!({"what": entry.name(), "side": entry.side.label, "why": entry.why_not()?}));
+    let guests = entries.iter().filter_map(|entry| {
+        let guest = entry.guest.as_ref()?;
+        Some(json!({"what": guest.job.params.name.as_str(), "side": entry.side.label, "why": guest.why_not.as_ref()?}))
+    });
     let never = NEVER.iter().map(|(what, why)| json!({"what": what, "why": why}));
-    entries.iter().filter_map(of).chain(never).collect()
+    entries.iter().filter_map(of).chain(guests).chain(never).collect()
 }
 
 /// What no run of this command measures, and why.

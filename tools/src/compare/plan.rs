@@ -5,7 +5,7 @@
 //! none. Knows words and order; running is `rounds`'.
 use super::side::{BEST, BLKIO, DEFAULT, LINUX, OURS, OWN, Peer, RAW, STEPPED, Side, VIRTIO_DRIVER};
 use crate::figures::Cell;
-use crate::job::Draft;
+use crate::job::{Draft, Job};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -38,6 +38,16 @@ pub(crate) struct Entry {
     pub(crate) side: &'static Side,
     pub(crate) cell: Cell,
     pub(crate) fate: Fate,
+    /// The same work waiting for interrupts, whose whole guest is counted, too.
+    pub(crate) guest: Option<Guest>,
+}
+
+/// A job whose whole guest is counted: driver, whatever stands around it, and the load.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) job: Job,
+    /// Why there is no count.
+    pub(crate) why_not: Option<String>,
 }
 
 /// What became of an entry so far.
@@ -140,7 +150,9 @@ pub(crate) fn entries(extent: Extent, peers: &[Peer]) -> Result<Vec<Entry>> {
 }
 
 fn entry(work: &Work, side: &'static Side, extent: Extent) -> Result<Entry> {
-    let mut draft = Draft::of("rw=randread bs=4k queues=1")?;
+    let mut draft = Draft::of("rw=randread bs=4k")?;
+    // Linux takes a queue for each job anyway.
+    draft.add(if side == &LINUX { "" } else { "queues=1" })?;
     draft.add(&work.words)?;
     draft.add(side.words)?;
     match work.place {
@@ -149,13 +161,36 @@ fn entry(work: &Work, side: &'static Side, extent: Extent) -> Result<Entry> {
         Place::Embedded => draft.add("backend=embedded iodepth_batch_complete_max=128")?,
     }
     match work.kind {
+        // Linux is counted as a whole, which must halt while it waits.
+        Kind::Counted if side == &LINUX => draft.add("icount=on mode=interrupt")?,
         Kind::Counted => draft.add("icount=on")?,
         Kind::Timed => draft.runtime_unless_said(extent.runtime_ms),
     }
     draft.named(&format!("{}-{}", work.name, side.slug))?;
     let cell = Cell { job: draft.finish()?, samples: Vec::new() };
-    Ok(Entry { work: work.name.clone(), place: work.place, kind: work.kind, side, cell, fate: Fate::Open })
+    let guest = guest(work, side)?;
+    Ok(Entry { work: work.name.clone(), place: work.place, kind: work.kind, side, cell, fate: Fate::Open, guest })
 }
+
+/// What is counted of the whole guest. Linux counts its own in one go with its driver's.
+fn guest(work: &Work, side: &'static Side) -> Result<Option<Guest>> {
+    let words = match side.slug {
+        _ if work.name != count(128) => return Ok(None),
+        "linux" => return Ok(None),
+        // Whoever waits by taking turns with its front end on one processor does not halt.
+        "blockd" => OWN.words,
+        _ => side.words,
+    };
+    let mut draft = Draft::of("rw=randread bs=4k queues=1 mode=interrupt")?;
+    draft.add(&work.words)?;
+    draft.add(words)?;
+    draft.named(&format!("guest-{}", side.slug))?;
+    draft.set("number_ios", &GUEST_IOS.to_string())?;
+    Ok(Some(Guest { job: draft.finish()?, why_not: None }))
+}
+
+/// I/Os of the longer of the two boots that a guest is counted by.
+const GUEST_IOS: u64 = 131_072;
 
 /// The name of a timed work under QEMU.
 pub(crate) fn timed(mode: &str, depth: u16) -> String {

@@ -2,14 +2,17 @@
 //!
 //! Whatever fails, fails in its place: an entry without a device, a guest that cannot be had or a run that ended in an
 //! error keeps the reason, is not run again, and leaves the others as they are. Only a signal ends it all.
-use super::plan::{Entry, Extent, Fate, Kind, Place};
+use super::plan::{Entry, Extent, Fate, Guest, Kind, Place};
+use super::side::Peer;
 use crate::accel;
 use crate::bench::{self, progress};
 use crate::cli::Compare;
 use crate::disk::Disk;
 use crate::fail;
+use crate::guest_count;
 use crate::image;
 use crate::job::Draft;
+use crate::linux;
 use crate::machine::Accel;
 use crate::matrix::VERIFIED;
 use crate::native::Native;
@@ -41,6 +44,7 @@ pub(crate) fn prepare(args: &Compare, entries: &mut [Entry]) -> Result<Bed> {
     let storage = have(entries, |entry| entry.place == Place::VhostUser, || setup::storage_daemon(install))?;
     let counted = |entry: &Entry| entry.place == Place::Embedded && entry.kind == Kind::Counted;
     let valgrind = have(entries, counted, || setup::valgrind(install))?;
+    bed.linux = have(entries, |entry| entry.side.peer == Some(Peer::Linux), || linux::guest(install))?;
     if open(entries).any(|entry| entry.place != Place::Qemu) {
         bed.native = Some(Native { program: image::native(args.native.as_deref())?, storage, valgrind });
     }
@@ -128,7 +132,12 @@ fn sample(bed: &Bed, entry: &mut Entry) -> Result<()> {
         return Ok(());
     }
     match bed.run(&entry.cell.job) {
-        Ok(outcome) => entry.cell.samples.push(outcome),
+        Ok(mut outcome) => {
+            if let Some(guest) = &mut entry.guest {
+                outcome.guest_instructions = whole(bed, guest)?;
+            }
+            entry.cell.samples.push(outcome);
+        }
         Err(error) => {
             stop::check()?;
             let why = fail::line(&error);
@@ -137,4 +146,18 @@ fn sample(bed: &Bed, entry: &mut Entry) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Instructions of the whole guest per I/O, or the reason that they are not known: the entry keeps its own count.
+fn whole(bed: &Bed, guest: &mut Guest) -> Result<Option<f64>> {
+    match guest_count::whole_guest(bed, &guest.job) {
+        Ok(count) => Ok(Some(count)),
+        Err(error) => {
+            stop::check()?;
+            let why = fail::line(&error);
+            eprintln!("note: the whole guest of {} was not counted: {why}", guest.job.params.name);
+            guest.why_not = Some(why);
+            Ok(None)
+        }
+    }
 }
