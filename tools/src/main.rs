@@ -24,6 +24,7 @@ mod fail;
 mod figures;
 mod files;
 mod guest_count;
+mod guests;
 mod heard;
 mod icount;
 mod image;

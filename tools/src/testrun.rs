@@ -8,6 +8,7 @@ use crate::cli::Test;
 use crate::conformance::{self, Device, Mark};
 use crate::fail::{self, Failure, Skip, last};
 use crate::files;
+use crate::guests;
 use crate::image;
 use crate::lab::{Lab, Run, Size};
 use crate::libtest::{self, Tally};
@@ -102,8 +103,8 @@ fn rust_tests(all: &mut Steps<'_>, install: bool, size: Size) -> Result<()> {
 
 /// The scenarios under QEMU, then those on every device, with whatever they need built and installed before.
 fn on_devices(all: &mut Steps<'_>, args: &Test, size: Size) -> Result<()> {
-    let booted: Vec<Scenario> =
-        scenarios::all(size, args.record).into_iter().filter(|scenario| all.wants(&scenario.name)).collect();
+    let booted = scenarios::all(size, args.record).into_iter().chain(guests::all(size, !args.no_setup));
+    let booted: Vec<Scenario> = booted.filter(|scenario| all.wants(&scenario.name)).collect();
     let wanted = |scenario: &conformance::Scenario, device| scenario.is_for(device) && all.wants(&scenario.on(device));
     let conforming: Vec<conformance::Scenario> = conformance::all(size)
         .into_iter()
