@@ -180,8 +180,9 @@ impl Draft {
         if params.is_stepped() && !self.said.contains("front") {
             params.front = Front::Stepped;
         }
-        let polled =
-            params.icount || params.is_stepped() || self.asked.steps(params) || peers::is_polled(params.driver);
+        // Linux is counted as a whole, and must not execute anything while it waits.
+        let counted = params.icount && params.driver != Driver::Linux;
+        let polled = counted || params.is_stepped() || self.asked.steps(params) || peers::is_polled(params.driver);
         if polled && !self.said.contains("mode") {
             params.mode = Mode::Polled;
         }

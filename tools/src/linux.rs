@@ -21,7 +21,7 @@ pub(crate) use packages::guest;
 use session::{Disk, Said, Session, Symbol};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use workload::params::{Layout, Mode, Params, Rw, Submit, Verify, Via};
+use workload::params::{Mode, Params, Rw, Submit, Verify};
 use workload::report::{Boot, Line, VERSION};
 
 const WHO: Who = Who { name: "QEMU", speaker: "the Linux guest", excused: true };
@@ -50,11 +50,9 @@ struct Ran {
 
 /// What Linux, fio or this guest cannot do. `said` tells which keys were given.
 pub(crate) fn contradictions(params: &Params, said: impl Fn(&str) -> bool) -> Result<()> {
-    ensure!(params.via == Via::Driver, "driver=linux has no blockd: leave via=blockd out");
     ensure!(params.verify == Verify::None, "driver=linux does not verify: use driver=ours");
     ensure!(params.scenario.as_str() == "none", "driver=linux has no scenarios: leave scenario out");
     ensure!(params.submit == Submit::Auto, "driver=linux chooses how to submit: leave submit={} out", params.submit);
-    ensure!(params.layout == Layout::Line, "layout is driver=raw's: leave it out");
     for key in ["queues", "vectors"] {
         ensure!(!said(key), "driver=linux takes a queue and a vector for each job: leave {key} out");
     }
@@ -66,7 +64,6 @@ pub(crate) fn contradictions(params: &Params, said: impl Fn(&str) -> bool) -> Re
     if params.icount {
         let waits = "counts the whole guest, and one that polls executes instructions while it waits";
         ensure!(params.mode == Mode::Interrupt, "icount with driver=linux {waits}: use mode=interrupt");
-        ensure!(params.runtime_ms == 0, "icount with driver=linux counts I/Os: give number_ios, not runtime");
     }
     Ok(())
 }
@@ -119,7 +116,7 @@ fn start(bed: &Bed, job: &Job) -> Result<Running> {
     let append = format!("{KERNEL} -- {init}");
     let plugin = bed.plugin.as_ref();
     let load = Load { who: WHO, kernel: &guest.kernel, initrd: Some(&guest.initrd), append: &append, plugin };
-    let mut vm = Vm::boot(with, &machine, load, bed.timeout.unwrap_or(ANSWER))?;
+    let mut vm = Vm::boot(with, &machine, &load, bed.timeout.unwrap_or(ANSWER))?;
     vm.pin(&job.pins()?)?;
     vm.resume()?;
     Ok(Running::Vm(Box::new(vm)))

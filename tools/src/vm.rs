@@ -87,11 +87,11 @@ impl Vm {
         patience: Duration,
     ) -> Result<Self> {
         let load = Load { who: WHO, kernel: &with.image, initrd: None, append, plugin };
-        Self::boot(with, machine, load, patience)
+        Self::boot(with, machine, &load, patience)
     }
 
     /// Starts QEMU with its vCPUs paused.
-    pub(crate) fn boot(with: &Hypervisor, machine: &Machine, load: Load<'_>, patience: Duration) -> Result<Self> {
+    pub(crate) fn boot(with: &Hypervisor, machine: &Machine, load: &Load<'_>, patience: Duration) -> Result<Self> {
         machine.check(with.qemu.major, with.accel)?;
         let (ours, theirs) = UnixStream::pair().context("making a socket pair for QMP")?;
         for timeout in [UnixStream::set_read_timeout, UnixStream::set_write_timeout] {
