@@ -153,11 +153,13 @@ fn listen(running: &mut Running, job: &Job, deadline: Instant, watch: Watch<'_>)
                     return Err(running.failure("the Linux guest reported its end before it began"));
                 };
                 let mut report = fio::report(&heard.session.json())?;
+                // Nobody sees them but the plugin.
+                report.notifications = None;
                 report.interrupts = end.0.saturating_sub(begin.0);
                 watch(running, &Line::Done(report.clone()))?;
                 let notes = notes(&heard.session, &seen);
                 let busy = end.1.zip(begin.1).map(|(end, begin)| end - begin);
-                heard.told = Some(Told { boot, report, notes, busy, guest_instructions: None, notifications: None });
+                heard.told = Some(Told { boot, report, notes, busy, guest_instructions: None });
                 break;
             }
             Some(Said::Other) | None => (),

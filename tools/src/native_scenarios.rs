@@ -26,6 +26,13 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
             Ok(())
         }),
         scenario(COUNTS, "two counts of the same work are equal", counts::are_equal),
+        scenario(COUNTS, "two counts of libblkio are equal, and its doorbells are unknown", |lab| {
+            let jobs = [BATCH_1, BATCH_32].map(|words| format!("driver=blkio {words}"));
+            counts::are_equal_of(lab, &jobs)?;
+            let rung = lab.boot("driver=blkio mode=polled number_ios=1000")?.report.notifications;
+            ensure!(rung.is_none(), "{rung:?} doorbells were reported");
+            Ok(())
+        }),
         scenario(COUNTS, "what lib-block adds to the counts stays within its bounds", move |lab| {
             let jobs = [("native-lib-block-1", BATCH_1, LIB_BLOCK_1), ("native-lib-block-32", BATCH_32, LIB_BLOCK_32)];
             counts::added_are_bounded(lab, record, jobs)
@@ -40,7 +47,7 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
             lab.boot(&format!("{words} submit={path} number_ios=100000")).map(drop)
         })
     }));
-    all.extend(["raw", "virtio-driver"].into_iter().flat_map(|driver| {
+    all.extend(["raw", "virtio-driver", "blkio"].into_iter().flat_map(|driver| {
         ["polled", "interrupt"].map(|mode| {
             scenario("native: ", &format!("driver={driver} does the same work, {mode}"), move |lab| {
                 let words = "iodepth=32 iodepth_batch_submit=32 number_ios=20000";
@@ -67,7 +74,7 @@ mod tests {
         let all = all(Size::Quick, false);
         let names: HashSet<&str> = all.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names.len(), all.len());
-        assert_eq!(names.iter().filter(|name| name.starts_with(COUNTS)).count(), 3);
+        assert_eq!(names.iter().filter(|name| name.starts_with(COUNTS)).count(), 4);
     }
 
     #[test]

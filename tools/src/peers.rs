@@ -58,6 +58,8 @@ pub(crate) fn natively(params: &Params) -> Result<()> {
     ensure!(params.submit != Submit::Mutex, "submit=mutex puts the lock around ours: leave driver={driver} out");
     if matches!(driver, Driver::VirtioDriver | Driver::Blkio) {
         ensure!(params.verify == Verify::None, "driver={driver} does not verify: use driver=ours");
+        let suppressed = params.event_idx || driver != Driver::Blkio;
+        ensure!(suppressed, "driver={driver} takes event indices wherever they are offered: leave event_idx=off out");
         let direct = params.indirect != Indirect::On && !trims(params.rw);
         ensure!(direct, "driver={driver} reads and writes through direct chains: leave indirect=on and trims out");
         if params.submit == Submit::Shared || (params.queues > 0 && params.numjobs > params.queues) {

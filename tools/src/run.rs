@@ -7,7 +7,6 @@ use crate::blockd::Frame;
 use crate::callgrind::{self, Count};
 use crate::cpu::Usage;
 use crate::fail;
-use crate::figures;
 use crate::guest_count::Plugin;
 use crate::heard::{self, Heard};
 use crate::job::Job;
@@ -67,8 +66,6 @@ pub(crate) struct Outcome {
     pub(crate) busy: Option<f64>,
     /// Instructions of the whole guest per I/O, where they were counted.
     pub(crate) guest_instructions: Option<f64>,
-    /// Doorbells per I/O, where they can be known.
-    pub(crate) notifications: Option<f64>,
 }
 
 impl Outcome {
@@ -84,8 +81,6 @@ pub(crate) struct Told {
     pub(crate) notes: Vec<String>,
     pub(crate) busy: Option<f64>,
     pub(crate) guest_instructions: Option<f64>,
-    /// Doorbells per I/O, where they can be known.
-    pub(crate) notifications: Option<f64>,
 }
 
 /// Sees each result line as it comes, with what runs at hand.
@@ -177,7 +172,6 @@ impl Bed {
             others: now.others_since(&before, pin::cores()?.len(), elapsed),
             busy: told.busy,
             guest_instructions: told.guest_instructions,
-            notifications: told.notifications,
         })
     }
 
@@ -187,8 +181,7 @@ impl Bed {
         match (heard.boot, heard.report) {
             (Some(boot), Some(report)) if running.succeeded(status) => {
                 let Heard { notes, busy, .. } = heard;
-                let notifications = Some(report.notifications as f64 / figures::ios(&report).max(1) as f64);
-                Ok(Told { boot, report, notes, busy, guest_instructions: None, notifications })
+                Ok(Told { boot, report, notes, busy, guest_instructions: None })
             }
             (Some(_), Some(_)) => Err(unfinished(&mut running, job, status, None)),
             _ => Err(unfinished(&mut running, job, status, heard.failed)),

@@ -87,6 +87,7 @@ fn contradictions_are_refused() {
 #[test]
 fn what_runs_natively_only_is_refused_under_qemu() {
     refuses(&["bench", "--driver=virtio-driver"], &["driver=virtio-driver", "natively", "backend=vhost-user"]);
+    refuses(&["bench", "--driver=blkio"], &["driver=blkio", "natively", "backend=embedded"]);
     refuses(&["bench", "--submit=mutex", "--backend=qemu"], &["submit=mutex", "natively", "backend=embedded"]);
     refuses(&["bench", "--socket=/tmp/s"], &["socket=/tmp/s", "backend=vhost-user"]);
     refuses(&["bench", "--device=rust-vmm"], &["device=rust-vmm", "backend=embedded"]);
@@ -151,6 +152,9 @@ fn contradictions_of_the_native_back_ends_are_refused() {
     embedded(&["--driver=virtio-driver", "--submit=shared"], &["many submitters"]);
     embedded(&["--driver=virtio-driver", "--rw=randtrim"], &["direct chains"]);
     embedded(&["--driver=virtio-driver", "--indirect=on"], &["direct chains"]);
+    embedded(&["--driver=blkio", "--event-idx=off"], &["driver=blkio", "leave event_idx=off out"]);
+    embedded(&["--driver=blkio", "--rw=randrw", "--verify=crc32c"], &["driver=blkio", "does not verify"]);
+    embedded(&["--driver=blkio", "--numjobs=2", "--queues=1"], &["driver=blkio", "many submitters"]);
     embedded(&["--layout=dense"], &["layout=dense", "driver=raw"]);
     embedded(&["--driver=virtio-driver", "--submit=mutex"], &["submit=mutex", "ours"]);
     embedded(&["--driver=virtio-driver", "--numjobs=2", "--queues=1"], &["many submitters"]);

@@ -4,6 +4,7 @@ use crate::embedded::minimal::{Data, Device, Options, Worker};
 use crate::event::Event;
 use crate::ground::{Means, Process, pin, say};
 use crate::memory::SharedMemory;
+use crate::peer_run::Peer;
 use crate::rust_vmm::{Medium, Options as ServedOptions, Server, Stop};
 use crate::seat::Step;
 use crate::vhost_user::{Connection, Options as ConnectOptions};
@@ -96,15 +97,13 @@ fn on_socket(run: &Run, socket: &Path, params: &Params) -> Result<bool, String> 
     let memory = memory(params)?;
     let options = ConnectOptions { patience: PATIENCE, vectors: params.vectors, queue_size: run.max_queue_size };
     let (connection, transport) = Connection::open(socket, memory, options).map_err(|e| e.to_string())?;
-    if params.driver == Driver::VirtioDriver {
+    if matches!(params.driver, Driver::VirtioDriver | Driver::Blkio) {
         let capacity = transport.config_u64(0).map_err(|e| format!("the capacity: {e}"))?;
         // A back-end serves one front-end at a time.
         drop((transport, connection));
         let means = Means { memory, calls: Vec::new(), watch: None, stepper: None, cores: run.cores.clone() };
         let path = socket.to_str().ok_or("the socket's path is not UTF-8")?;
-        // SAFETY: the memory is never unmapped.
-        let queues = unsafe { peer::over_vhost_user(path, &peer_run::setup(params)?, &[peer_run::memory(&means)]) };
-        return peer_run::run(queues.map_err(|e| format!("virtio-driver: {e}"))?, means, params, capacity);
+        return over_peer(&At::Socket(path), means, params, capacity);
     }
     let means = Means {
         memory,
@@ -149,13 +148,42 @@ fn on_minimal(run: &Run, params: &Params) -> Result<bool, String> {
         Some(device.spawn((0..queues).collect(), run.device_core).map_err(|e| format!("the device's thread: {e}"))?)
     };
     let means = Means { memory, calls, watch: None, stepper, cores: run.cores.clone() };
-    if params.driver == Driver::VirtioDriver {
-        let capacity = device.options().sectors;
-        // SAFETY: the memory is never unmapped.
-        let queues = unsafe { peer::over_minimal(&device, &peer_run::setup(params)?, &[peer_run::memory(&means)]) };
-        return peer_run::run(queues.map_err(|e| format!("virtio-driver: {e}"))?, means, params, capacity);
+    if matches!(params.driver, Driver::VirtioDriver | Driver::Blkio) {
+        return over_peer(&At::Minimal(&device), means, params, device.options().sectors);
     }
     Ok(go(device.transport(), means, params))
+}
+
+/// Where a peer finds its device.
+enum At<'a> {
+    Socket(&'a str),
+    Minimal(&'a Device),
+}
+
+/// Runs what the parameters say with the peer that they name, on a disk of `capacity` sectors.
+fn over_peer(at: &At<'_>, means: Means, params: &Params, capacity: u64) -> Result<bool, String> {
+    let memory = [peer_run::memory(&means)];
+    let failed = |why| format!("driver={}: {why}", params.driver);
+    if params.driver == Driver::Blkio {
+        let setup = peer_run::blkio_setup(params)?;
+        // SAFETY: the memory is never unmapped.
+        let queues = unsafe {
+            match at {
+                At::Socket(path) => peer::blkio::over_vhost_user(path, &setup, &memory),
+                At::Minimal(device) => peer::blkio::over_minimal(device, &setup, &memory),
+            }
+        };
+        return peer_run::run(Peer::all(queues.map_err(failed)?), means, params, capacity);
+    }
+    let setup = peer_run::setup(params)?;
+    // SAFETY: the memory is never unmapped.
+    let queues = unsafe {
+        match at {
+            At::Socket(path) => peer::over_vhost_user(path, &setup, &memory),
+            At::Minimal(device) => peer::over_minimal(device, &setup, &memory),
+        }
+    };
+    peer_run::run(Peer::all(queues.map_err(failed)?), means, params, capacity)
 }
 
 /// Runs what the parameters say on `transport`.

@@ -63,6 +63,11 @@ pub trait Drive<B> {
     /// The counters of its queue; a queue that several drives share is counted by the first of them.
     fn statistics(&self) -> Statistics;
 
+    /// Whether nobody can see its doorbells being rung: the counters say nothing of notifications then.
+    fn rings_unseen(&self) -> bool {
+        false
+    }
+
     /// Flushes, with nothing else in flight, and polls for the answer; false if it failed.
     fn flush(&mut self) -> bool;
 }

@@ -188,7 +188,7 @@ pub(crate) fn counted_on<G: Ground, D: Drive<Page>>(
     let mut report = Box::new(Report::new(&Tally::new(), 0));
     report.instructions = Some(instructions);
     for queue in &queues {
-        add(&mut report, &queue.drive.statistics());
+        add_drive(&mut report, &queue.drive);
     }
     Ok(report)
 }
@@ -358,15 +358,23 @@ pub(crate) fn sum_up<G: Ground, B, D: Drive<B>>(
         if let Some(fault) = &job.first_fault {
             ground.remark(fault);
         }
-        add(&mut report, &job.drive.statistics());
+        add_drive(&mut report, &job.drive);
     }
     (report.interrupts, report.interrupts_home) = ground.interrupts(crew, &setting.plan, setting.queues);
     report
 }
 
+/// Adds the counters of a drive's queue, as far as they are known.
+fn add_drive<B, D: Drive<B>>(report: &mut Report, drive: &D) {
+    add(report, &drive.statistics());
+    if drive.rings_unseen() {
+        report.notifications = None;
+    }
+}
+
 /// Adds a queue's counters.
 pub(crate) fn add(report: &mut Report, statistics: &Statistics) {
-    report.notifications += statistics.notifications;
+    report.notifications = report.notifications.map(|so_far| so_far + statistics.notifications);
     report.submitted += statistics.submitted;
     report.completed += statistics.completed;
     report.violations += statistics.violations;

@@ -18,7 +18,7 @@
 //! jobs[1].record(Op::Write, 512, 90_000);
 //! let (first, others) = jobs.split_first_mut().unwrap();
 //! first.merge(&others[0]);
-//! let report = Report { notifications: 2, ..Report::new(first, 1_000_000) };
+//! let report = Report { notifications: Some(2), ..Report::new(first, 1_000_000) };
 //!
 //! let mut serial = String::new();
 //! Line::Done(report.clone()).encode(&mut serial).unwrap();
@@ -133,8 +133,8 @@ pub struct Report {
     pub errors: u64,
     /// Blocks whose content was not what had been written.
     pub verify_errors: u64,
-    /// Doorbells rung.
-    pub notifications: u64,
+    /// Doorbells rung; nothing where the driver does not let it be seen.
+    pub notifications: Option<u64>,
     /// Interrupts taken.
     pub interrupts: u64,
     /// Of these, how many arrived on the vCPU of the queue's submitter.
@@ -239,6 +239,7 @@ impl Report {
             runtime_ns,
             errors: tally.errors,
             verify_errors: tally.verify_errors,
+            notifications: Some(0),
             ..Self::default()
         }
     }

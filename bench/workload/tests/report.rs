@@ -41,8 +41,9 @@ prop_compose! {
         let instructions =
             instructions.map(|(submit_milli, complete_milli)| Instructions { submit_milli, complete_milli });
         Report {
-            version: VERSION, read, write, trim, runtime_ns, errors, verify_errors, notifications, interrupts,
-            interrupts_home, submitted, completed, violations, full, client_doorbells, front_doorbells, atomics, instructions,
+            version: VERSION, read, write, trim, runtime_ns, errors, verify_errors, interrupts, interrupts_home,
+            notifications: instructions.as_ref().map_or(Some(notifications), |_| None),
+            submitted, completed, violations, full, client_doorbells, front_doorbells, atomics, instructions,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! side of its callers: [`COMPLETE`] names those that complete, all others prepare and submit. Setting up is in both
 //! boots, and thus in neither side.
 use super::session::Symbol;
+use crate::figures::ios;
 use crate::guest_count;
 use crate::job::Job;
 use crate::run::{Bed, Told};
@@ -41,6 +42,7 @@ const LONGEST: u64 = 0x4000;
 type Costs<'a> = Vec<(&'a str, f64)>;
 
 /// Counts the job: two boots.
+#[allow(clippy::cast_sign_loss, reason = "not below 0")]
 pub(super) fn count(bed: &Bed, job: &Job) -> Result<Told> {
     let (difference, ran) = guest_count::twice(bed, job, |bed, job| super::once(bed, job, &mut |_, _| Ok(())))?;
     let functions = Functions::new(&ran.symbols);
@@ -58,7 +60,8 @@ pub(super) fn count(bed: &Bed, job: &Job) -> Result<Told> {
     told.report.instructions =
         Some(Instructions { submit_milli: milli(submitting), complete_milli: milli(completing) });
     told.guest_instructions = Some(all);
-    told.notifications = Some(notify.map(|symbol| difference.executions(symbol.address)).sum());
+    let rung: f64 = notify.map(|symbol| difference.executions(symbol.address)).sum();
+    told.report.notifications = Some((rung.max(0.0) * ios(&told.report) as f64).round() as u64);
     // Time under the plugin is not the driver's.
     told.busy = None;
     let whole = format!("the whole guest: {all:.0} instructions per I/O, {kernel:.0} of them in the kernel");

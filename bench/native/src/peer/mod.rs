@@ -9,6 +9,7 @@
 //!
 //! It refuses to know what is measured. Invariant: ring memory outlives every queue, and a device of this process has
 //! let go of it before it is unmapped.
+pub mod blkio;
 mod control;
 mod queue;
 #[cfg(test)]
@@ -55,30 +56,65 @@ pub struct Memory<'m> {
 }
 
 /// What queues live on; the last of them takes it down.
-struct Backing {
+struct Backing<T> {
     /// Holds the ring memory.
-    transport: ManuallyDrop<Box<Transport>>,
+    transport: ManuallyDrop<T>,
     /// The device of this process that knows that memory.
-    local: Option<(Device, Arc<Mutex<Control>>)>,
+    local: Option<Local>,
 }
 
-impl Drop for Backing {
+impl<T> Drop for Backing<T> {
     fn drop(&mut self) {
-        if let Some((device, control)) = &self.local {
-            device.halt();
-            let mut patience = 1_000_000;
-            while !device.try_quiesce() {
-                std::thread::yield_now();
-                patience -= 1;
-                if patience == 0 {
-                    // Whoever holds the queue may still write there: the memory stays mapped for good.
-                    return;
-                }
-            }
-            control.lock().unwrap_or_else(PoisonError::into_inner).forget_regions();
+        // Otherwise whoever holds the queue may still write there: the memory stays mapped for good.
+        if self.local.as_ref().is_none_or(Local::lets_go) {
+            // SAFETY: dropped once, here; nothing uses it afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.transport) };
         }
-        // SAFETY: dropped once, here; nothing uses it afterwards.
-        unsafe { ManuallyDrop::drop(&mut self.transport) };
+    }
+}
+
+/// A device of this process, at the far end of a control connection.
+struct Local {
+    device: Device,
+    control: Arc<Mutex<Control>>,
+}
+
+impl Local {
+    /// Listens, for one driver, in front of a device that nobody else drives, and connects it: `connect` gets the path.
+    fn connect<T>(device: &Device, connect: impl FnOnce(&str) -> io::Result<T>) -> io::Result<(T, Self)> {
+        if device.options().notify != Notify::Never || device.is_driven() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the device sleeps, or is driven already"));
+        }
+        let control = Arc::new(Mutex::new(Control::new(device.clone())));
+        let directory = Directory::new()?;
+        let path = directory.0.join("control");
+        let listener = UnixListener::bind(&path)?;
+        // The connection waits in the listener's queue until it is accepted, but a driver wants answers while it connects.
+        let server = control.clone();
+        std::thread::Builder::new().name("peer-control".into()).spawn(move || {
+            if let Ok((stream, _)) = listener.accept() {
+                let mut handler = BackendReqHandler::from_stream(stream, server);
+                // Until the transport is dropped, which closes the connection.
+                while handler.handle_request().is_ok() {}
+            }
+        })?;
+        let connected = connect(path.to_str().ok_or(io::ErrorKind::InvalidInput)?)?;
+        Ok((connected, Self { device: device.clone(), control }))
+    }
+
+    /// Has the device forget the driver's memory; false: it may still write there.
+    fn lets_go(&self) -> bool {
+        self.device.halt();
+        let mut patience = 1_000_000;
+        while !self.device.try_quiesce() {
+            std::thread::yield_now();
+            patience -= 1;
+            if patience == 0 {
+                return false;
+            }
+        }
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).forget_regions();
+        true
     }
 }
 
@@ -101,25 +137,8 @@ pub unsafe fn over_vhost_user(path: &str, setup: &Setup, memory: &[Memory<'_>]) 
 /// # Safety
 /// The memory stays mapped, and is the driver's to name, until the queues are gone.
 pub unsafe fn over_minimal(device: &Device, setup: &Setup, memory: &[Memory<'_>]) -> io::Result<Vec<PeerQueue>> {
-    if device.options().notify != Notify::Never || device.is_driven() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the device sleeps, or is driven already"));
-    }
-    let control = Arc::new(Mutex::new(Control::new(device.clone())));
-    let directory = Directory::new()?;
-    let path = directory.0.join("control");
-    let listener = UnixListener::bind(&path)?;
-    // The connection waits in the listener's queue until it is accepted, but the crate wants answers while it connects.
-    let server = control.clone();
-    std::thread::Builder::new().name("peer-control".into()).spawn(move || {
-        if let Ok((stream, _)) = listener.accept() {
-            let mut handler = BackendReqHandler::from_stream(stream, server);
-            // Until the transport is dropped, which closes the connection.
-            while handler.handle_request().is_ok() {}
-        }
-    })?;
-    let path = path.to_str().ok_or(io::ErrorKind::InvalidInput)?;
-    let transport = Box::new(Transport::new(path, setup.features)?);
-    set_up(transport, Some((device.clone(), control)), setup, memory)
+    let (transport, local) = Local::connect(device, |path| Transport::new(path, setup.features))?;
+    set_up(Box::new(transport), Some(local), setup, memory)
 }
 
 /// A directory for a socket, gone when it is dropped.
@@ -143,7 +162,7 @@ impl Drop for Directory {
 
 fn set_up(
     transport: Box<Transport>,
-    local: Option<(Device, Arc<Mutex<Control>>)>,
+    local: Option<Local>,
     setup: &Setup,
     memory: &[Memory<'_>],
 ) -> io::Result<Vec<PeerQueue>> {

@@ -1,5 +1,5 @@
 //! One queue of the peer.
-use super::Backing;
+use super::{Backing, Transport};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub struct PeerQueue {
     slots: u16,
     notifications: u64,
     /// Holds the ring memory that `queue` points into; declared last, dropped last.
-    _backing: Arc<Backing>,
+    _backing: Arc<Backing<Box<Transport>>>,
 }
 
 impl PeerQueue {
@@ -22,7 +22,7 @@ impl PeerQueue {
         notifier: Box<dyn QueueNotifier>,
         done: Arc<EventFd>,
         slots: u16,
-        backing: Arc<Backing>,
+        backing: Arc<Backing<Box<Transport>>>,
     ) -> Self {
         Self { queue, notifier, done, slots, notifications: 0, _backing: backing }
     }
