@@ -278,9 +278,15 @@ fn legend(series: &[Series<'_>], bar: bool) -> Result<Markup> {
 fn figure(caption: &str, plot: &Markup, legend: Option<&Markup>) -> Markup {
     html! {
         figure {
-            figcaption { (caption) }
+            figcaption { (begin(caption)) }
             (plot)
             @if let Some(legend) = legend { (legend) }
         }
     }
+}
+
+/// With a capital.
+fn begin(caption: &str) -> String {
+    let mut all = caption.chars();
+    all.next().map(|first| first.to_uppercase().chain(all).collect()).unwrap_or_default()
 }

@@ -49,8 +49,9 @@ pub(crate) fn left_over<'a>(jobs: &'a [Measured], shown: &[Panel<'_>]) -> Vec<Pa
         shown.iter().flat_map(|panel| &panel.series).flat_map(|one| &one.jobs).copied().collect();
     let mut panels = Vec::new();
     for ((pattern, mode, _), members) in facets(jobs, |job| (pattern_key(job), job.mode.clone(), 0)) {
-        let rest = members.iter().filter(|job| !drawn.iter().any(|known| std::ptr::eq(*known, **job)));
-        let mut series = singly(rest.copied());
+        // What is told apart is told apart from the drawn ones, too.
+        let mut series = singly(members.into_iter());
+        series.retain(|one| !drawn.iter().any(|known| std::ptr::eq(*known, one.jobs[0])));
         for one in &mut series {
             one.label = format!("{}, depth {}, {}", one.label, one.jobs[0].depth, batch_words(one.jobs[0].batch));
         }

@@ -2,8 +2,8 @@
 use crate::page::draw::Axis;
 use crate::page::number;
 
-/// Ticks within a decade, from the fewest to the most.
-const STEPS: [&[f64]; 3] = [&[1.0], &[1.0, 3.0], &[1.0, 2.0, 5.0]];
+/// Every so many decades, and the ticks within one: from the fewest to the most.
+const STEPS: [(usize, &[f64]); 5] = [(3, &[1.0]), (2, &[1.0]), (1, &[1.0]), (1, &[1.0, 3.0]), (1, &[1.0, 2.0, 5.0])];
 /// As many as fit.
 const MOST_TICKS: usize = 8;
 
@@ -12,24 +12,21 @@ pub(crate) fn log(name: &str, values: impl Iterator<Item = f64>, shown: fn(f64) 
     let (low, high) = reach(values.filter(|value| *value > 0.0).map(f64::log10))?;
     let margin = ((high - low) * 0.06).max(0.06);
     let (from, to) = (low - margin, high + margin);
-    let ticks = |steps: &[f64]| -> Vec<(f64, String)> {
-        let decades = from.floor() as i32..=to.ceil() as i32;
-        let all = decades.flat_map(|decade| steps.iter().map(move |step| step * 10_f64.powi(decade)));
-        let all = all.filter(|value| (from..=to).contains(&value.log10()));
+    let inside = |values: Vec<f64>| -> Vec<(f64, String)> {
+        let all = values.into_iter().filter(|value| (from..=to).contains(&value.log10()));
         all.map(|value| (value.log10(), shown(value))).collect()
     };
-    let fitting = STEPS.iter().map(|steps| ticks(steps)).rfind(|ticks| ticks.len() <= MOST_TICKS);
-    let mut ticks = fitting.unwrap_or_default();
-    if ticks.len() < 2 {
-        // All values within a part of a decade.
-        let middle = 10_f64.powf(f64::midpoint(from, to));
-        let step = 10_f64.powf(middle.log10().floor()) / 2.0;
-        ticks = (1..40)
-            .map(|n| f64::from(n) * step)
-            .filter(|value| (from..=to).contains(&value.log10()))
-            .map(|value| (value.log10(), shown(value)))
-            .collect();
-    }
+    let decades = |every: usize| (from.floor() as i32..=to.ceil() as i32).step_by(every).map(|at| 10_f64.powi(at));
+    let round = |(every, steps): (usize, &[f64])| {
+        inside(decades(every).flat_map(|decade| steps.iter().map(move |step| step * decade)).collect())
+    };
+    let ticks = STEPS.into_iter().map(round).rfind(|ticks| ticks.len() <= MOST_TICKS);
+    let ticks = ticks.filter(|ticks| ticks.len() > 2).unwrap_or_else(|| {
+        // A part of a decade, where even steps are rounder.
+        let (low, high) = (10_f64.powf(from), 10_f64.powf(to));
+        let step = step(high - low);
+        inside((0..=MOST_TICKS).map(|n| ((low / step).ceil() + n as f64) * step).collect())
+    });
     Some(Axis { name: name.into(), from, to, ticks })
 }
 
@@ -37,9 +34,7 @@ pub(crate) fn log(name: &str, values: impl Iterator<Item = f64>, shown: fn(f64) 
 pub(crate) fn linear(name: &str, values: impl Iterator<Item = f64>) -> Option<Axis> {
     let (_, high) = reach(values)?;
     let high = if high > 0.0 { high } else { 1.0 };
-    let decade = 10_f64.powf((high / 4.0).log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * decade).find(|step| high / step <= 5.0);
-    let step = step.unwrap_or(high);
+    let step = step(high);
     let count = (high / step).ceil() as u32;
     let ticks = (0..=count).map(|n| f64::from(n) * step).map(|value| (value, number::tick(value))).collect();
     Some(Axis { name: name.into(), from: 0.0, to: f64::from(count) * step, ticks })
@@ -64,6 +59,13 @@ pub(crate) fn nines(percent: f64) -> f64 {
 pub(crate) fn percentiles() -> Axis {
     let ticks = [50.0, 90.0, 99.0, 99.9, 99.99].map(|percent| (nines(percent), percent.to_string()));
     Axis { name: "percentile".into(), from: nines(50.0) - 0.1, to: 4.1, ticks: ticks.into() }
+}
+
+/// The round step that divides `span` into five parts or fewer.
+fn step(span: f64) -> f64 {
+    let decade = 10_f64.powf((span / 5.0).log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * decade);
+    steps.into_iter().find(|step| span / step <= 5.0).unwrap_or(span)
 }
 
 fn reach(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {

@@ -10,7 +10,8 @@ pub(crate) fn tally(document: &Document) -> Option<String> {
     let (held, missed) = (count(&[Verdict::Must, Verdict::Aim]), count(&[Verdict::Missed]));
     let mut words = match held + missed {
         0 => "None of the bounds was measured".to_owned(),
-        judged => format!("{held} of {judged} bounds hold, {missed} missed"),
+        judged if missed == 0 => format!("All {judged} bounds that were measured hold"),
+        judged => format!("{held} of {judged} bounds hold, {missed} are missed"),
     };
     let (aims, unmeasured) = (count(&[Verdict::Aim]), count(&[Verdict::Unmeasured]));
     words += &format!("; {aims} reach what was aimed for");
