@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: jobs in, table and JSON out.
+//! `cargo xtask bench`: jobs in, table, JSON and page out.
 //!
 //! Nothing is printed or written unless every run accounted for all of its requests.
 use crate::backend::Backend;
@@ -14,14 +14,15 @@ use crate::jobfile::Setting;
 use crate::json;
 use crate::matrix::{self, Matrix, Plan};
 use crate::native_matrix;
+use crate::page;
 use crate::pin;
 use crate::run::Bed;
 use crate::table;
 use crate::verify;
 use crate::work::{self, Work};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The disk of the verified run.
@@ -47,9 +48,17 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&document)?);
     }
     json::write(&output, &document)?;
+    let page = page(&output);
+    if let Some(page) = &page {
+        let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        page::write(page, &[(name, document)])?;
+    }
     if args.output_format == Format::Normal {
         show(&environment, &cells, &checks);
         println!("results: {}", output.display());
+        if let Some(page) = page {
+            println!("page: {}", page.display());
+        }
     }
     Ok(())
 }
@@ -72,7 +81,18 @@ fn output(args: &Bench) -> Result<PathBuf> {
         folder.join("latest.json")
     };
     json::writable(&path)?;
+    if let Some(page) = page(&path) {
+        if page == path {
+            bail!("--output={}: the page goes there: give a name that does not end in .html", path.display());
+        }
+        json::writable(&page)?;
+    }
     Ok(path)
+}
+
+/// Where the page goes: beside the JSON, unless that goes to a device or a pipe.
+fn page(output: &Path) -> Option<PathBuf> {
+    (!output.exists() || output.is_file()).then(|| output.with_extension("html"))
 }
 
 /// The jobs of the command line or a job file, one after another.

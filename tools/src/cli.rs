@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 /// One of the tool's commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Install what is missing (QEMU, its storage daemon, valgrind, dosfstools, a linker)
+    /// Install what is missing (QEMU, its storage daemon, valgrind, dosfstools, Chromium, a linker)
     Setup,
     /// Build the image and print its path
     Image,

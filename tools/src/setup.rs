@@ -1,4 +1,4 @@
-//! Installs what is missing: QEMU, its storage daemon, valgrind, dosfstools, a linker.
+//! Installs what is missing: QEMU, its storage daemon, valgrind, dosfstools, Chromium, a linker.
 //!
 //! With apt, as root or through `sudo -n`; anywhere else, or without the right to, the exact command is the error.
 //! Knows package names; refuses to know what the packages are for.
@@ -47,7 +47,15 @@ const DOSFSTOOLS: Need = Need { program: "mkfs.fat", apt: &["dosfstools"], dnf: 
 /// Drives Linux' own driver in a guest.
 const FIO: Need = Need { program: "fio", apt: &["fio"], dnf: "fio", pacman: "fio" };
 
-const EVERYTHING: [&Need; 6] = [&QEMU, &LINKER, &STORAGE, &VALGRIND, &DOSFSTOOLS, &FIO];
+/// Reads the pages that are tested.
+const CHROMIUM: Need = Need {
+    program: "chromium",
+    apt: &["chromium", "fonts-dejavu-core"],
+    dnf: "chromium",
+    pacman: "chromium",
+};
+
+const EVERYTHING: [&Need; 7] = [&QEMU, &LINKER, &STORAGE, &VALGRIND, &DOSFSTOOLS, &FIO, &CHROMIUM];
 
 /// The QEMU to use: the one named, or the one on the search path, installed first if `install` says so.
 pub(crate) fn qemu(named: Option<&Path>, install: bool) -> Result<Qemu> {
@@ -85,6 +93,11 @@ pub(crate) fn dosfstools(install: bool) -> Result<(PathBuf, PathBuf)> {
         Some(fsck) => Ok((mkfs, fsck)),
         None => bail!("{} is there and fsck.fat is not: install dosfstools anew, both are in it", mkfs.display()),
     }
+}
+
+/// The browser, likewise.
+pub(crate) fn chromium(install: bool) -> Result<PathBuf> {
+    program(&CHROMIUM, install, "")
 }
 
 /// Where `need` is, installed first if `install` says so.

@@ -53,7 +53,7 @@ fn static_checks(all: &mut Steps<'_>) -> Result<()> {
     })?;
     all.step("clippy", || {
         tool_or_skip("clippy")?;
-        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        let arguments = ["clippy", "--workspace", "--all-targets", "--features=xtask/browser", "--", "-D", "warnings"];
         succeeds(image::cargo().args(arguments), LIMIT)
     })?;
     all.step("clippy of the image", || {
@@ -85,6 +85,12 @@ fn rust_tests(all: &mut Steps<'_>, install: bool, size: Size) -> Result<()> {
         let mut command = image::cargo();
         command.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
         counted(&mut command, LIMIT)
+    })?;
+    all.tests("page, in a browser", || {
+        let browser = setup::chromium(install).map_err(|error| Skip(fail::line(&error)))?;
+        let mut command = image::cargo();
+        command.args(["test", "--package=xtask", "--features=browser", "--test=page", "--no-fail-fast"]);
+        counted(command.env("CHROMIUM", browser), LIMIT)
     })?;
     all.tests("loom", || {
         let mut command = image::cargo();

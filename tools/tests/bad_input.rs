@@ -28,7 +28,6 @@ fn what_comes_later_is_refused_by_name() {
         let pair = option.trim_start_matches('-');
         refuses(&["bench", option], &[pair, "not supported yet: comes with"]);
     }
-    refuses(&["report", "a.json", "b.json"], &["report is not supported yet: comes with"]);
 }
 
 #[test]
@@ -269,4 +268,38 @@ fn a_missing_image_is_refused() {
 #[test]
 fn a_filter_that_names_no_step_is_refused() {
     refuses(&["test", "--only=nonsense"], &["nonsense"]);
+}
+
+#[test]
+fn a_file_that_is_no_result_is_refused_and_the_page_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let whole = format!(r#"{{"fio version": "drv-virtio-block-{}", "jobs": []}}"#, env!("CARGO_PKG_VERSION"));
+    std::fs::write(path("good.json"), &whole).unwrap();
+    std::fs::write(path("page.html"), "a page").unwrap();
+    let output = format!("--output={}", path("page.html"));
+    for (name, text, words) in [
+        ("cut.json", &whole[..30], ["cut.json", "cut off after 30 bytes"]),
+        ("text.json", "iops 7", ["text.json", "not JSON"]),
+        ("other.json", "{}", ["other.json", "not fio's JSON"]),
+        ("old.json", r#"{"fio version": "drv-virtio-block-0.0.1", "jobs": []}"#, ["old.json", "measure again"]),
+        ("odd.json", r#"{"fio version": "fio-3.33", "jobs": [{"jobname": "a", "read": 7}]}"#, ["odd.json", "jobs[0].read"]),
+    ] {
+        std::fs::write(path(name), text).unwrap();
+        refuses(&["report", &path("good.json"), &path(name), &output], &words);
+    }
+    refuses(&["report", &path("none.json"), &output], &["none.json", "cannot be read"]);
+    refuses(&["report", &path("good.json"), &format!("--output={}", path("good.json"))], &["would replace", "--output"]);
+    refuses(&["report", &path("good.json"), "--output=/none/such.html"], &["--output", "not a folder"]);
+    refuses(&["report"], &["FILE.json"]);
+    assert_eq!(std::fs::read_to_string(path("page.html")).unwrap(), "a page");
+    assert_eq!(std::fs::read_to_string(path("good.json")).unwrap(), whole);
+    let ran = run(&["report", &path("good.json")]);
+    assert!(ran.ok && ran.output.contains("good.html"), "{}{}", ran.output, ran.error);
+    assert!(std::fs::read_to_string(path("good.html")).unwrap().contains("good.json"));
+}
+
+#[test]
+fn bench_does_not_write_its_json_where_its_page_goes() {
+    refuses(&["bench", "--output=results.html"], &["--output=results.html", ".html"]);
 }

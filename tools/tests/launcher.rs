@@ -22,6 +22,7 @@ fn fails(stub: &Stub, command: Command, words: &[&str]) -> Ran {
     assert!(ran.error.lines().skip(1).all(|line| line.starts_with("  | ")), "{}", ran.error);
     assert_eq!(ran.output, "", "something was presented as a result");
     assert!(!stub.results().exists(), "a result was written");
+    assert!(!stub.results().with_extension("html").exists(), "a page was written");
     assert!(!stub.is_running(), "a process was left");
     ran
 }
@@ -38,6 +39,8 @@ fn a_run_that_accounts_for_everything_is_written_and_shown() {
     assert_eq!(json["jobs"][0]["drv"]["mode"], "polled");
     assert_eq!(json["jobs"][0]["drv"]["accel"], "tcg");
     assert_eq!(json["environment"]["qemu"], "7.2.0 (stub)");
+    let page = std::fs::read_to_string(stub.results().with_extension("html")).unwrap();
+    assert!(page.contains("7.2.0 (stub)"), "the page stands beside the results");
 }
 
 #[test]

@@ -64,7 +64,8 @@ impl Window {
             headless: true,
             // Chromium's own refuses to run as root.
             sandbox: false,
-            path: ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| found(name)),
+            // Without a path one is looked for.
+            path: std::env::var_os("CHROMIUM").map(Into::into),
             user_data_dir: Some(profile.path().to_owned()),
             args: ARGUMENTS.iter().map(OsStr::new).collect(),
             idle_browser_timeout: LIMIT,
@@ -173,8 +174,4 @@ pub(crate) fn size(path: &Path) -> (u32, u32) {
     let text = std::fs::read(path).expect("the picture is there");
     let number = |at: usize| u32::from_be_bytes(text[at..at + 4].try_into().unwrap());
     (number(16), number(20))
-}
-
-fn found(name: &str) -> Option<std::path::PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
