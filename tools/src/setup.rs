@@ -48,12 +48,8 @@ const DOSFSTOOLS: Need = Need { program: "mkfs.fat", apt: &["dosfstools"], dnf: 
 const FIO: Need = Need { program: "fio", apt: &["fio"], dnf: "fio", pacman: "fio" };
 
 /// Reads the pages that are tested.
-const CHROMIUM: Need = Need {
-    program: "chromium",
-    apt: &["chromium", "fonts-dejavu-core"],
-    dnf: "chromium",
-    pacman: "chromium",
-};
+const CHROMIUM: Need =
+    Need { program: "chromium", apt: &["chromium", "fonts-dejavu-core"], dnf: "chromium", pacman: "chromium" };
 
 const EVERYTHING: [&Need; 7] = [&QEMU, &LINKER, &STORAGE, &VALGRIND, &DOSFSTOOLS, &FIO, &CHROMIUM];
 

@@ -283,13 +283,20 @@ fn a_file_that_is_no_result_is_refused_and_the_page_stays() {
         ("text.json", "iops 7", ["text.json", "not JSON"]),
         ("other.json", "{}", ["other.json", "not fio's JSON"]),
         ("old.json", r#"{"fio version": "drv-virtio-block-0.0.1", "jobs": []}"#, ["old.json", "measure again"]),
-        ("odd.json", r#"{"fio version": "fio-3.33", "jobs": [{"jobname": "a", "read": 7}]}"#, ["odd.json", "jobs[0].read"]),
+        (
+            "odd.json",
+            r#"{"fio version": "fio-3.33", "jobs": [{"jobname": "a", "read": 7}]}"#,
+            ["odd.json", "jobs[0].read"],
+        ),
     ] {
         std::fs::write(path(name), text).unwrap();
         refuses(&["report", &path("good.json"), &path(name), &output], &words);
     }
     refuses(&["report", &path("none.json"), &output], &["none.json", "cannot be read"]);
-    refuses(&["report", &path("good.json"), &format!("--output={}", path("good.json"))], &["would replace", "--output"]);
+    refuses(
+        &["report", &path("good.json"), &format!("--output={}", path("good.json"))],
+        &["would replace", "--output"],
+    );
     refuses(&["report", &path("good.json"), "--output=/none/such.html"], &["--output", "not a folder"]);
     refuses(&["report"], &["FILE.json"]);
     assert_eq!(std::fs::read_to_string(path("page.html")).unwrap(), "a page");

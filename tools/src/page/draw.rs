@@ -18,8 +18,8 @@ const ROW: u32 = 34;
 /// Above the first row, and below the last one.
 const HEAD: u32 = 6;
 const FOOT: u32 = 40;
-/// More would run into the value at the other end.
-const LABEL: usize = 46;
+/// Characters in a row: its label and, at the other end, its value.
+const LABEL: usize = 50;
 
 const INK: RGBColor = RGBColor(0xA0, 0, 0);
 const GRID: RGBColor = RGBColor(0xA1, 0, 0);
@@ -113,7 +113,7 @@ pub(crate) fn lines(words: &Words, x: &Axis, y: &Axis, series: &[(Key, Vec<Point
             .margin_top(26)
             .margin_right(14)
             .x_label_area_size(42)
-            .y_label_area_size(50)
+            .y_label_area_size(60)
             .build_cartesian_2d(x.clone(), y.clone())?;
         chart
             .configure_mesh()
@@ -147,13 +147,13 @@ pub(crate) fn rows(words: &Words, x: &Axis, rows: &[Row], reference: Option<f64>
         let mut chart = ChartBuilder::on(root)
             .margin_top(HEAD)
             .margin_left(14)
-            .margin_right(14)
+            .margin_right(22)
             .x_label_area_size(FOOT)
             .build_cartesian_2d(x.clone(), 0.0..rows.len() as f64)?;
         chart
             .configure_mesh()
             .x_labels(x.ticks.len())
-            .disable_y_mesh()
+            .disable_mesh()
             .disable_y_axis()
             .bold_line_style(GRID)
             .axis_style(GRID)
@@ -162,15 +162,21 @@ pub(crate) fn rows(words: &Words, x: &Axis, rows: &[Row], reference: Option<f64>
             .x_desc(x.name.clone())
             .draw()?;
         let pixel = |value: f64| chart.backend_coord(&(value.clamp(x.from, x.to), 0.0)).0;
-        if let Some(reference) = reference {
-            let (top, bottom) = (HEAD as i32, (height - FOOT) as i32);
-            root.draw(&PathElement::new([(pixel(reference), top), (pixel(reference), bottom)], FAINT.stroke_width(2)))?;
-        }
         for (index, row) in rows.iter().enumerate() {
             let top = (HEAD + ROW * index as u32) as i32;
-            root.draw(&Text::new(short(&row.label), (14, top + 2), font()))?;
+            root.draw(&Text::new(short(&row.label, &row.value), (14, top + 2), font()))?;
             let right = font().pos(Pos::new(HPos::Right, VPos::Top));
             root.draw(&Text::new(row.value.clone(), (WIDTH as i32 - 14, top + 2), right))?;
+            // Under the words nothing is drawn.
+            let upright = |at: f64, stroke: ShapeStyle| {
+                root.draw(&PathElement::new([(pixel(at), top + 17), (pixel(at), top + 31)], stroke))
+            };
+            for (at, _) in &x.ticks {
+                upright(*at, GRID.stroke_width(1))?;
+            }
+            if let Some(reference) = reference {
+                upright(reference, FAINT.stroke_width(2))?;
+            }
             for mark in &row.marks {
                 draw_mark(root, *mark, top + 24, &pixel)?;
             }
@@ -233,11 +239,12 @@ fn font() -> TextStyle<'static> {
     ("sans-serif", 15).into_font().color(&INK)
 }
 
-fn short(label: &str) -> String {
-    if label.chars().count() <= LABEL {
+fn short(label: &str, value: &str) -> String {
+    let room = LABEL.saturating_sub(value.chars().count());
+    if label.chars().count() <= room {
         return label.to_owned();
     }
-    label.chars().take(LABEL - 1).chain(['…']).collect()
+    label.chars().take(room.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// The whole element, with words for those who cannot see it.

@@ -206,16 +206,9 @@ fn bars(id: &str, title: &str, jobs: &[Measured], pick: fn(&Measured) -> Option<
     Ok(Some(figure(title, &draw::rows(&words_of(id.into(), title, &rows), &x, &rows, None)?, None)))
 }
 
-/// Single jobs, larger batches first, each labelled with depth and batch.
+/// Single jobs, larger batches first.
 fn by_batch(jobs: &[Measured], wanted: impl Fn(&Measured) -> bool) -> Vec<Series<'_>> {
     let mut series = panels::singly(jobs.iter().filter(|job| wanted(job)));
-    for one in &mut series {
-        let job = one.jobs[0];
-        one.label = format!("{}, batch {}", one.label, job.batch);
-        if job.batch != job.depth {
-            one.label = format!("{}, depth {}", one.label, job.depth);
-        }
-    }
     series.sort_by_key(|one| std::cmp::Reverse(one.jobs[0].batch));
     series
 }

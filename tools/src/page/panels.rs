@@ -52,9 +52,6 @@ pub(crate) fn left_over<'a>(jobs: &'a [Measured], shown: &[Panel<'_>]) -> Vec<Pa
         // What is told apart is told apart from the drawn ones, too.
         let mut series = singly(members.into_iter());
         series.retain(|one| !drawn.iter().any(|known| std::ptr::eq(*known, one.jobs[0])));
-        for one in &mut series {
-            one.label = format!("{}, depth {}, {}", one.label, one.jobs[0].depth, batch_words(one.jobs[0].batch));
-        }
         if !series.is_empty() {
             panels.push(Panel { title: join(&[&pattern.1, &mode, &pattern.0]), series });
         }
@@ -74,10 +71,10 @@ pub(crate) fn at_depth(jobs: &[Measured]) -> Vec<Panel<'_>> {
     panels
 }
 
-/// Each job as a series of its own.
+/// Each job as a series of its own, labelled with its depth and batch.
 pub(crate) fn singly<'a>(jobs: impl Iterator<Item = &'a Measured>) -> Vec<Series<'a>> {
     let mut series: Vec<_> = jobs.map(alone).collect();
-    label(&mut series);
+    label(&mut series, true);
     series
 }
 
@@ -137,7 +134,7 @@ fn of_batch<'a>(members: &[&'a Measured], batch: u64) -> Vec<Series<'a>> {
 
 /// Labelled, in panels of at most [`MOST`] series.
 fn cut<'a>(title: &str, mut series: Vec<Series<'a>>) -> Vec<Panel<'a>> {
-    label(&mut series);
+    label(&mut series, false);
     let parts = series.len().div_ceil(MOST);
     let title = |part: usize| match part {
         0 => title.to_owned(),
@@ -146,8 +143,8 @@ fn cut<'a>(title: &str, mut series: Vec<Series<'a>>) -> Vec<Panel<'a>> {
     series.chunks(MOST).enumerate().map(|(part, series)| Panel { title: title(part), series: series.into() }).collect()
 }
 
-/// Says of each series what tells it from its driver's others, and gives those of one colour different styles.
-fn label(series: &mut [Series<'_>]) {
+/// Says of each series what tells it from its driver's others, `deep` with its depth and batch, and gives those of one colour different styles.
+fn label(series: &mut [Series<'_>], deep: bool) {
     let heads: Vec<&Measured> = series.iter().map(|one| one.jobs[0]).collect();
     let mut styles: BTreeMap<Who, usize> = BTreeMap::new();
     for (index, one) in series.iter_mut().enumerate() {
@@ -163,6 +160,9 @@ fn label(series: &mut [Series<'_>]) {
             if differs && !shown.is_empty() && !head.peer.contains(shown.as_str()) {
                 words.push(shown.clone());
             }
+        }
+        if deep {
+            words.push(format!("depth {}, batch {}", head.depth, head.batch));
         }
         one.label = words.join(", ");
         let style = styles.entry(one.who).or_default();

@@ -11,10 +11,10 @@ pub(crate) fn tally(document: &Document) -> Option<String> {
     let mut words = match held + missed {
         0 => "None of the bounds was measured".to_owned(),
         judged if missed == 0 => format!("All {judged} bounds that were measured hold"),
-        judged => format!("{held} of {judged} bounds hold, {missed} are missed"),
+        judged => format!("{held} of the {judged} bounds that were measured hold, {missed} missed"),
     };
     let (aims, unmeasured) = (count(&[Verdict::Aim]), count(&[Verdict::Unmeasured]));
-    words += &format!("; {aims} reach what was aimed for");
+    words += &format!("; {aims} reached the aim");
     if unmeasured > 0 {
         words += &format!("; {unmeasured} not measured");
     }

@@ -54,7 +54,7 @@ pub(crate) fn comparison() -> Value {
     let mut jobs: Vec<Value> = TIMED.iter().flat_map(of_time).collect();
     jobs.extend(COUNTED.iter().map(of_count));
     jobs[0]["jobname"] = json!(HOSTILE);
-    let theirs = |driver: &str, mode: &str, depth: u64| name("", driver, mode, depth);
+    let theirs = |peer: &str, mode: &str, depth: u64| name(peer, mode, depth);
     json!({
         "fio version": format!("drv-virtio-block-{}", env!("CARGO_PKG_VERSION")),
         "timestamp": 1_795_392_000_u64, "timestamp_ms": 1_795_392_000_000_u64,
@@ -82,8 +82,8 @@ pub(crate) fn comparison() -> Value {
                 {"name": "virtio-driver", "title": "virtio-driver 0.6", "state": "failed", "why": "exit status 101 <in the middle>"},
             ],
             "ratios": [
-                ratio("Linux, interrupt-driven, depth 128", &theirs("linux", "interrupt", 128), 5.09, 4.2, 6.3),
-                ratio("Linux, polled, depth 128", &theirs("linux", "polled", 128), 4.5, 3.9, 4.9),
+                ratio("Linux, interrupt-driven, depth 128", &theirs("Linux", "interrupt", 128), 5.09, 4.2, 6.3),
+                ratio("Linux, polled, depth 128", &theirs("Linux", "polled", 128), 4.5, 3.9, 4.9),
                 ratio("virtio-drivers, polled, depth 16", &theirs("virtio-drivers", "polled", 16), 1.26, 1.1, 1.5),
                 ratio("virtio-drivers event_idx=off, polled, depth 16", "virtio-drivers event_idx=off-polled-16", 1.005, 0.93, 1.08),
             ],
@@ -100,8 +100,8 @@ pub(crate) fn comparison() -> Value {
     })
 }
 
-fn name(peer: &str, driver: &str, mode: &str, depth: u64) -> String {
-    format!("{}-{mode}-{depth}", if peer.is_empty() { driver } else { peer })
+fn name(peer: &str, mode: &str, depth: u64) -> String {
+    format!("{peer}-{mode}-{depth}")
 }
 
 fn of_time(timed: &Timed) -> Vec<Value> {
@@ -117,7 +117,7 @@ fn of_time(timed: &Timed) -> Vec<Value> {
         let samples: Vec<Value> =
             [0.97, 1.0, 1.06, 0.91, 1.01].iter().map(|by| figures(timed, batch, iops * by, median / by)).collect();
         json!({
-            "jobname": name(timed.peer, timed.driver, timed.mode, depth), "groupid": 0, "error": 0, "elapsed": 1,
+            "jobname": name(timed.peer, timed.mode, depth), "groupid": 0, "error": 0, "elapsed": 1,
             "job options": {"rw": "randread", "bs": "4k", "iodepth": depth.to_string(), "numjobs": "1", "icount": "off"},
             "read": {"iops": iops, "bw_bytes": iops * 4096.0, "total_ios": 100_000, "clat_ns": {"N": 100_000, "percentile": percentile}},
             "write": {"iops": 0.0, "total_ios": 0, "clat_ns": {"percentile": {}}},

@@ -269,7 +269,7 @@ fn screenshots_are_taken() {
         {
             let window = page.open(width, scheme);
             let path = folder.join(format!("{name}-{width}-{}.png", scheme.word()));
-            window.picture(&path);
+            window.picture(&path, width);
             let (wide, high) = window::size(&path);
             assert!(wide == width && high > 2000, "{}: {wide} x {high}", path.display());
         }

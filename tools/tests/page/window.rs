@@ -107,12 +107,17 @@ impl Window {
     }
 
     fn look(&self, width: u32, scheme: Scheme) {
-        let metrics = serde_json::json!({"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600});
-        let metrics: Emulation::SetDeviceMetricsOverride = serde_json::from_value(metrics).expect("a size");
-        self.tab.call_method(metrics).expect("the size is set");
+        self.resize(width, 800);
         let preferred = Emulation::MediaFeature { name: "prefers-color-scheme".into(), value: scheme.word().into() };
         let media = Emulation::SetEmulatedMedia { media: None, features: Some(vec![preferred]) };
         self.tab.call_method(media).expect("the scheme is set");
+    }
+
+    fn resize(&self, width: u32, height: u64) {
+        let metrics =
+            serde_json::json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        let metrics: Emulation::SetDeviceMetricsOverride = serde_json::from_value(metrics).expect("a size");
+        self.tab.call_method(metrics).expect("the size is set");
     }
 
     /// Errors, exceptions and everything that was logged.
@@ -155,17 +160,13 @@ impl Window {
         std::fs::read_to_string(path).expect("the download is text")
     }
 
-    /// A picture of the whole page.
-    pub(crate) fn picture(&self, path: &Path) {
+    /// A picture of the whole page, in a window as high as that.
+    pub(crate) fn picture(&self, path: &Path, width: u32) {
+        let height = self.ask("document.documentElement.scrollHeight").as_u64().expect("a height");
+        self.resize(width, height);
         let png = Page::CaptureScreenshotFormatOption::Png;
-        let shot = self.tab.capture_screenshot(png, None, self.whole(), true).expect("a picture");
+        let shot = self.tab.capture_screenshot(png, None, None, true).expect("a picture");
         std::fs::write(path, shot).expect("the picture is written");
-    }
-
-    fn whole(&self) -> Option<Page::Viewport> {
-        let size = self.ask("[innerWidth, document.documentElement.scrollHeight]");
-        let (width, height) = (size[0].as_f64()?, size[1].as_f64()?);
-        Some(Page::Viewport { x: 0.0, y: 0.0, width, height, scale: 1.0 })
     }
 }
 
