@@ -70,11 +70,11 @@ pub unsafe extern "C" fn qemu_plugin_install(
     count: c_int,
     arguments: *const *const c_char,
 ) -> c_int {
-    let texts = (0..usize::try_from(count).unwrap_or(0)).map(|index| {
+    let mut texts = (0..usize::try_from(count).unwrap_or(0)).map(|index| {
         // SAFETY: there are `count` of them, each a text that ends in a zero and stays during this call.
         unsafe { CStr::from_ptr(*arguments.add(index)) }.to_bytes()
     });
-    let Some(path) = texts.filter_map(|text| text.strip_prefix(b"out=")).last() else {
+    let Some(path) = texts.find_map(|text| text.strip_prefix(b"out=")) else {
         eprintln!("the plugin needs out=PATH");
         return 1;
     };
