@@ -12,7 +12,7 @@ use std::io::{Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use workload::params::{Front, Params, SECTOR, Via};
+use workload::params::{Front, Mode, Params, SECTOR, Via};
 
 /// Settings of the front end, which nobody has without it.
 const OURS: [&str; 3] = ["clients", "front", "partitions"];
@@ -41,6 +41,9 @@ pub(crate) fn contradictions(params: &Params, keeps: bool, said: impl Fn(&str) -
     ensure!(!said("numjobs"), "the jobs of via=blockd are its clients: give clients=N instead of numjobs");
     if params.icount && params.front == Front::Own {
         bail!("icount runs on one vCPU and steps the front end: leave front=own out");
+    }
+    if params.front == Front::Stepped && params.mode == Mode::Interrupt && !params.icount {
+        bail!("front=stepped looks after all of them in turn, and nobody waits for interrupts: use mode=polled");
     }
     ensure!(
         !params.partitions || keeps,

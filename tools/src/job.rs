@@ -321,10 +321,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stepped_is_polled_unless_somebody_said_otherwise() {
+    fn what_is_stepped_is_polled() {
         let params = |words: &str| job(&format!("via=blockd {words}")).params;
         assert_eq!(params("front=stepped").mode, Mode::Polled);
-        assert_eq!(params("front=stepped mode=interrupt").mode, Mode::Interrupt);
         assert_eq!(params("").mode, Mode::Interrupt);
         assert_eq!((params("icount=on").front, params("icount=on").mode), (Front::Stepped, Mode::Polled));
     }

@@ -62,6 +62,7 @@ fn contradictions_of_blockd_are_refused() {
     blockd(&["--driver=raw"], &["driver=ours"]);
     blockd(&["--submit=shared"], &["leave submit out"]);
     blockd(&["--icount", "--front=own"], &["leave front=own out"]);
+    blockd(&["--front=stepped", "--mode=interrupt"], &["front=stepped", "mode=polled"]);
     blockd(&["--icount", "--vcpus=2"], &["icount", "vcpus=2"]);
     blockd(&["--clients=2", "--vcpus=2"], &["clients=2", "at least 3"]);
     blockd(&["--partitions=on"], &["--disk=FILE"]);
