@@ -169,8 +169,8 @@ fn over_peer(at: &At<'_>, means: Means, params: &Params, capacity: u64) -> Resul
         // SAFETY: the memory is never unmapped.
         let queues = unsafe {
             match at {
-                At::Socket(path) => peer::blkio::over_vhost_user(path, &setup, &memory),
-                At::Minimal(device) => peer::blkio::over_minimal(device, &setup, &memory),
+                At::Socket(path) => peer::blkio::over_vhost_user(path, setup, &memory),
+                At::Minimal(device) => peer::blkio::over_minimal(device, setup, &memory),
             }
         };
         return peer_run::run(Peer::all(queues.map_err(failed)?), means, params, capacity);

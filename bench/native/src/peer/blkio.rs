@@ -47,7 +47,7 @@ pub struct BlkioQueue {
 ///
 /// # Safety
 /// The memory stays mapped at its place until the queues are gone.
-pub unsafe fn over_vhost_user(path: &str, setup: &Setup, memory: &[Memory<'_>]) -> io::Result<Vec<BlkioQueue>> {
+pub unsafe fn over_vhost_user(path: &str, setup: Setup, memory: &[Memory<'_>]) -> io::Result<Vec<BlkioQueue>> {
     set_up(connect(path)?, None, setup, memory)
 }
 
@@ -58,7 +58,7 @@ pub unsafe fn over_vhost_user(path: &str, setup: &Setup, memory: &[Memory<'_>]) 
 ///
 /// # Safety
 /// The memory stays mapped, and is the driver's to name, until the queues are gone.
-pub unsafe fn over_minimal(device: &Device, setup: &Setup, memory: &[Memory<'_>]) -> io::Result<Vec<BlkioQueue>> {
+pub unsafe fn over_minimal(device: &Device, setup: Setup, memory: &[Memory<'_>]) -> io::Result<Vec<BlkioQueue>> {
     let (blkio, local) = Local::connect(device, connect)?;
     set_up(blkio, Some(local), setup, memory)
 }
@@ -69,7 +69,7 @@ fn connect(path: &str) -> io::Result<Blkio> {
     Ok(blkio)
 }
 
-fn set_up(blkio: Blkio, local: Option<Local>, setup: &Setup, memory: &[Memory<'_>]) -> io::Result<Vec<BlkioQueue>> {
+fn set_up(blkio: Blkio, local: Option<Local>, setup: Setup, memory: &[Memory<'_>]) -> io::Result<Vec<BlkioQueue>> {
     // From here on an error takes the device down before the memory goes.
     let mut backing = Backing { transport: ManuallyDrop::new(blkio), local };
     let queues = start(&mut backing.transport, setup, memory).map_err(io::Error::other)?;
@@ -84,7 +84,7 @@ fn set_up(blkio: Blkio, local: Option<Local>, setup: &Setup, memory: &[Memory<'_
     Ok(queues.into_iter().map(queue).collect())
 }
 
-fn start(blkio: &mut Blkio, setup: &Setup, memory: &[Memory<'_>]) -> blkio::Result<Vec<Blkioq>> {
+fn start(blkio: &mut Blkio, setup: Setup, memory: &[Memory<'_>]) -> blkio::Result<Vec<Blkioq>> {
     let count = i32::from(setup.queues);
     let (plain, polled) = if setup.polled { (0, count) } else { (count, 0) };
     blkio.set_i32("queue-size", setup.queue_size.into())?;

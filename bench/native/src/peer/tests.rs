@@ -1,4 +1,5 @@
 //! The peer against the minimal device, and against rust-vmm's: round trips, so that what is compared works.
+use super::blkio::{self, BlkioQueue};
 use super::{Memory, PeerQueue, Setup, over_minimal, over_vhost_user};
 use crate::embedded::minimal::{Data, Device, Options};
 use crate::rust_vmm::{Medium, Server, Stop};
@@ -262,4 +263,74 @@ fn the_rust_vmm_device_takes_batches_across_the_wrap_and_keeps_its_data_between_
             assert!(first[..1024].iter().all(|byte| *byte == 0) && first[1024..].iter().all(|byte| *byte == 0x77));
         }
     });
+}
+
+/// A queue of libblkio's to `device`.
+fn libblkio(device: &Device, shared: &Shared, polled: bool) -> BlkioQueue {
+    let setup = blkio::Setup { queues: 1, queue_size: 64, polled };
+    // SAFETY: the mapping is never unmapped.
+    unsafe { blkio::over_minimal(device, setup, &[shared.memory()]) }.unwrap().remove(0)
+}
+
+#[test]
+fn libblkio_brings_data_back_and_takes_more_than_its_ring_has_room_for() {
+    let (device, shared) = (device(1), Shared::new(64 * 4096));
+    let worker = device.spawn(vec![0], None).unwrap();
+    let mut queue = libblkio(&device, &shared, true);
+    // More than 21 chains of three: the rest waits inside.
+    for round in 0..400 {
+        for n in 0..30 {
+            shared.fill(n, (n + round) as u8);
+            // SAFETY: pages of the mapping, one request each at a time.
+            unsafe { queue.write(n as u64 * 4096, shared.page(n), 4096, n as u64) };
+        }
+        reap_all(&mut queue, 30);
+        for n in 0..30 {
+            shared.fill(n, !((n + round) as u8));
+            // SAFETY: as above.
+            unsafe { queue.read(n as u64 * 4096, shared.page(n), 4096, n as u64) };
+        }
+        reap_all(&mut queue, 30);
+        assert!((0..30).all(|n| shared.holds(n, (n + round) as u8)), "round {round}");
+    }
+    drop(queue);
+    assert!(!device.is_driven(), "nothing of libblkio's memory is known any more");
+    drop(worker);
+}
+
+/// Hands the batch over and reaps until every one of `count` tokens came, in success.
+fn reap_all(queue: &mut BlkioQueue, count: u64) {
+    queue.flush_batch().unwrap();
+    let mut tokens = Vec::new();
+    while (tokens.len() as u64) < count {
+        queue.reap(9, |token, good| tokens.push((token, good)));
+        std::thread::yield_now();
+    }
+    tokens.sort_unstable();
+    assert_eq!(tokens, (0..count).map(|token| (token, true)).collect::<Vec<_>>());
+}
+
+#[test]
+fn libblkio_is_interrupted_when_it_asked_and_never_on_a_poll_queue() {
+    let shared = Shared::new(4096);
+    for polled in [false, true] {
+        let device = device(1);
+        let mut queue = libblkio(&device, &shared, polled);
+        let interrupt = queue.interrupt().unwrap();
+        for round in 1..50 {
+            if !polled {
+                assert!(queue.arm(), "look again first");
+                assert_eq!(queue.reap(1, |_, _| ()), 0);
+                assert!(!queue.arm(), "nothing came: wait");
+            }
+            queue.flush(round);
+            queue.flush_batch().unwrap();
+            assert_eq!(device.step(0), 1);
+            assert_eq!(interrupt.take(), !polled, "round {round}");
+            assert_eq!(queue.reap(1, |token, good| assert_eq!((token, good), (round, true))), 1);
+            if !polled {
+                assert!(queue.arm(), "something came since: look again");
+            }
+        }
+    }
 }
