@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 /// One of the tool's commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Install what is missing (QEMU, its storage daemon, valgrind, dosfstools, Chromium, a linker)
+    /// Install what is missing (QEMU, its storage daemon, valgrind, dosfstools, fio, Chromium, a linker)
     Setup,
     /// Build the image and print its path
     Image,
@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Compare(Box<Compare>),
     /// One HTML page from result files
     Report(Report),
+    /// Build fio's engine and print how it is used; with arguments: run fio with it
+    Fio(Fio),
 }
 
 #[derive(Debug, Args)]
@@ -42,6 +44,16 @@ pub(crate) struct Report {
     /// Where the page goes [default: beside the first file, under its name or, of several, report.html]
     #[arg(long, value_name = "FILE.html")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fio {
+    /// Do not install what is missing
+    #[arg(long)]
+    pub(crate) no_setup: bool,
+    /// For fio, behind --
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<String>,
 }
 
 /// What is printed on standard output.

@@ -1,10 +1,10 @@
-//! The command line of drv-virtio-block: `cargo xtask setup|image|bench|report|test`.
+//! The command line of drv-virtio-block: `cargo xtask setup|image|bench|compare|report|fio|test`.
 //!
 //! Where to read: [`cli`] what can be typed; [`mod@bench`] the main job, of [`job`]s from [`jobfile`]s or the
-//! [`matrix`]; [`mod@run`] one run to a report, of what is [`running`]: a [`vm`] on a [`machine`], or the [`native`]
-//! bench on a [`server`] or a device of its own ([`backend`]); [`figures`], [`table`], [`json`], [`page`] what is
-//! shown;
-//! [`testrun`], [`scenarios`] and [`conformance`] what is tested. Every error is one line that says what to do.
+//! [`matrix`]; [`mod@compare`] the same work by the peers; [`mod@run`] one run to a report, of what is [`running`]: a
+//! [`vm`] on a [`machine`], or the [`native`] bench on a [`server`] or a device of its own ([`backend`]); [`figures`],
+//! [`table`], [`json`], [`page`] what is shown; [`testrun`], [`scenarios`] and [`conformance`] what is tested;
+//! [`mod@fio`] fio on our driver. Every error is one line that says what to do.
 mod accel;
 mod backend;
 mod beds;
@@ -23,6 +23,7 @@ mod environment;
 mod fail;
 mod figures;
 mod files;
+mod fio;
 mod guest_count;
 mod guests;
 mod heard;
@@ -104,6 +105,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(args) => return testrun::run(&args),
         Command::Compare(args) => compare::run(&args)?,
         Command::Report(args) => report::run(&args)?,
+        Command::Fio(args) => return fio::run(&args),
     }
     Ok(ExitCode::SUCCESS)
 }

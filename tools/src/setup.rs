@@ -1,4 +1,4 @@
-//! Installs what is missing: QEMU, its storage daemon, valgrind, dosfstools, Chromium, a linker.
+//! Installs what is missing: QEMU, its storage daemon, valgrind, dosfstools, fio, Chromium, a linker.
 //!
 //! With apt, as root or through `sudo -n`; anywhere else, or without the right to, the exact command is the error.
 //! Knows package names; refuses to know what the packages are for.
@@ -43,10 +43,10 @@ const STORAGE: Need = Need {
 const VALGRIND: Need = Need { program: "valgrind", apt: &["valgrind"], dnf: "valgrind", pacman: "valgrind" };
 /// Makes and checks FAT file systems; `fsck.fat` comes along.
 const DOSFSTOOLS: Need = Need { program: "mkfs.fat", apt: &["dosfstools"], dnf: "dosfstools", pacman: "dosfstools" };
-
-/// Drives Linux' own driver in a guest.
+/// Drives the driver through our engine, and Linux' own in a guest.
 const FIO: Need = Need { program: "fio", apt: &["fio"], dnf: "fio", pacman: "fio" };
-
+/// Runs fio-plot, in an environment of its own.
+const PYTHON: Need = Need { program: "python3", apt: &["python3", "python3-venv"], dnf: "python3", pacman: "python" };
 /// Reads the pages that are tested.
 const CHROMIUM: Need =
     Need { program: "chromium", apt: &["chromium", "fonts-dejavu-core"], dnf: "chromium", pacman: "chromium" };
@@ -72,11 +72,6 @@ pub(crate) fn valgrind(install: bool) -> Result<PathBuf> {
     program(&VALGRIND, install, ", or leave --icount out")
 }
 
-/// fio, likewise.
-pub(crate) fn fio(install: bool) -> Result<PathBuf> {
-    program(&FIO, install, "")
-}
-
 /// Refreshes the package lists; whether that succeeded.
 pub(crate) fn update() -> bool {
     Apt::find().and_then(|apt| apt.run(&["update"]).ok()).is_some_and(|ran| ran.status.success())
@@ -94,6 +89,28 @@ pub(crate) fn dosfstools(install: bool) -> Result<(PathBuf, PathBuf)> {
 /// The browser, likewise.
 pub(crate) fn chromium(install: bool) -> Result<PathBuf> {
     program(&CHROMIUM, install, "")
+}
+
+/// fio, likewise.
+pub(crate) fn fio(install: bool) -> Result<PathBuf> {
+    program(&FIO, install, "")
+}
+
+/// A Python that can make environments. Debian has what that takes in a package of its own, without a program.
+pub(crate) fn python(install: bool) -> Result<PathBuf> {
+    let python = program(&PYTHON, install, "")?;
+    let mut can = Command::new(&python);
+    can.args(["-c", "import ensurepip, venv"]);
+    if capture(&mut can, LIMIT, |_| ())?.status.success() {
+        return Ok(python);
+    }
+    if install && let Some(apt) = Apt::find() {
+        apt.install(PYTHON.apt)?;
+        if capture(&mut can, LIMIT, |_| ())?.status.success() {
+            return Ok(python);
+        }
+    }
+    bail!("{} cannot make environments: run `{}`", python.display(), by_hand(&[&PYTHON]))
 }
 
 /// Where `need` is, installed first if `install` says so.
@@ -132,9 +149,7 @@ pub(crate) fn ensure(needs: &[&Need]) -> Result<()> {
     let packages: Vec<_> = missing.iter().flat_map(|need| need.apt).copied().collect();
     // Lists that could not be refreshed may still do.
     let updated = apt.run(&["update"]);
-    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
-    arguments.extend(&packages);
-    let installed = apt.run(&arguments)?;
+    let installed = apt.install(&packages)?;
     if !installed.status.success() || !self::missing(needs).is_empty() {
         let mut lines = updated.map(|update| update.lines).unwrap_or_default();
         lines.extend(installed.lines);
@@ -162,6 +177,11 @@ impl Apt {
         let mut may = Command::new(qemu::find("sudo")?);
         let asked = capture(may.args(["-n", "true"]), Duration::from_secs(20), |_| ()).ok()?;
         asked.status.success().then_some(Self { sudo: true })
+    }
+
+    /// Installs packages.
+    fn install(&self, packages: &[&str]) -> Result<Captured> {
+        self.run(&[&["install", "--yes", "--no-install-recommends"], packages].concat())
     }
 
     /// Runs apt-get, waiting a bounded time for others' locks.

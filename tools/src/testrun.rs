@@ -8,6 +8,7 @@ use crate::cli::Test;
 use crate::conformance::{self, Device, Mark};
 use crate::fail::{self, Failure, Skip, last};
 use crate::files;
+use crate::fio;
 use crate::guests;
 use crate::image;
 use crate::lab::{Lab, Run, Size};
@@ -38,6 +39,7 @@ pub(crate) fn run(args: &Test) -> Result<ExitCode> {
     static_checks(&mut all)?;
     rust_tests(&mut all, !args.no_setup, size)?;
     on_devices(&mut all, args, size)?;
+    with_fio(&mut all, !args.no_setup, size)?;
     let Tally { passed, failed, skipped } = all.tally;
     if let (Some(filter), 0) = (&args.only, passed + failed + skipped) {
         anyhow::bail!("no step's name contains `{filter}`: leave --only out to see them all");
@@ -138,6 +140,24 @@ fn on_devices(all: &mut Steps<'_>, args: &Test, size: Size) -> Result<()> {
     }
     all.step("native: files on a partition, over the whole path", || files::on_a_partition(!args.no_setup))?;
     conform(all, &conforming, &beds, size)
+}
+
+/// fio on our driver, and its plots of our results; not in the short form.
+fn with_fio(all: &mut Steps<'_>, install: bool, size: Size) -> Result<()> {
+    if matches!(size, Size::Quick) {
+        return Ok(());
+    }
+    let mut bench = Err("there is no fio with our engine".to_owned());
+    if fio::steps::ALL.iter().any(|check| all.wants(check.name)) {
+        all.always("fio's engine", || {
+            let made = fio::steps::Bench::new(install);
+            made.map(|made| bench = Ok(made))
+        })?;
+    }
+    for check in &fio::steps::ALL {
+        all.step(check.name, || (check.run)(bench.as_ref().map_err(|why| Skip(why.clone()))?))?;
+    }
+    all.step("fio-plot: reads and draws our results", || fio::plot::reads_our_results(install))
 }
 
 /// A scenario as a step, skipped if there is no lab; what came of it.

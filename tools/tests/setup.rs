@@ -16,7 +16,7 @@ fn script(folder: &Path, name: &str, text: &str) {
 fn bare() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    for name in ["cc", "valgrind", "qemu-storage-daemon", "mkfs.fat", "chromium"] {
+    for name in ["cc", "valgrind", "qemu-storage-daemon", "mkfs.fat", "chromium", "fio"] {
         script(folder.path(), name, "exit 0");
     }
     for name in ["env", "cp", "chmod", "sh"] {
@@ -113,19 +113,20 @@ fn everything_that_any_back_end_needs_is_installed() {
         return; // see above
     }
     let folder = bare();
-    for name in ["valgrind", "qemu-storage-daemon", "mkfs.fat", "chromium"] {
+    for name in ["valgrind", "qemu-storage-daemon", "mkfs.fat", "chromium", "fio"] {
         std::fs::remove_file(folder.path().join(name)).unwrap();
     }
     let place = folder.path().display();
     let text = format!(
         "echo \"$*\" >> {place}/log\ncase \"$*\" in *install*) for name in qemu-system-x86_64 valgrind \
-         qemu-storage-daemon mkfs.fat chromium; do printf '#!/bin/sh\\n' > {place}/$name; chmod +x {place}/$name; done;; esac"
+         qemu-storage-daemon mkfs.fat chromium fio; do printf '#!/bin/sh\\n' > {place}/$name; chmod +x {place}/$name; done;; esac"
     );
     script(folder.path(), "apt-get", &text);
     let ran = on(folder.path(), &["setup"], None);
     assert!(ran.ok, "{}", ran.error);
     let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
-    for package in ["qemu-system-x86", "qemu-system-common", "qemu-utils", "valgrind", "dosfstools", "chromium"] {
+    for package in ["qemu-system-x86", "qemu-system-common", "qemu-utils", "valgrind", "dosfstools", "chromium", "fio"]
+    {
         assert!(log.lines().last().unwrap().split(' ').any(|word| word == package), "{package} in {log}");
     }
 }

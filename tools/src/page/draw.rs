@@ -163,10 +163,10 @@ pub(crate) fn rows(words: &Words, x: &Axis, rows: &[Row], reference: Option<f64>
             .draw()?;
         let pixel = |value: f64| chart.backend_coord(&(value.clamp(x.from, x.to), 0.0)).0;
         for (index, row) in rows.iter().enumerate() {
-            let top = (HEAD + ROW * index as u32) as i32;
+            let top = (HEAD + ROW * index as u32).cast_signed();
             root.draw(&Text::new(short(&row.label, &row.value), (14, top + 2), font()))?;
             let right = font().pos(Pos::new(HPos::Right, VPos::Top));
-            root.draw(&Text::new(row.value.clone(), (WIDTH as i32 - 14, top + 2), right))?;
+            root.draw(&Text::new(row.value.clone(), (WIDTH.cast_signed() - 14, top + 2), right))?;
             // Under the words nothing is drawn.
             let upright = |at: f64, stroke: ShapeStyle| {
                 root.draw(&PathElement::new([(pixel(at), top + 17), (pixel(at), top + 31)], stroke))

@@ -191,7 +191,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn one(job: Value) -> Measured {
+    fn one(job: &Value) -> Measured {
         let document = json!({"fio version": "fio-3.33", "global options": {"rw": "randread"}, "jobs": [job]});
         all(&super::super::model::read("x", &document).unwrap()).remove(0)
     }
@@ -202,7 +202,7 @@ mod tests {
             "driver": "ours", "batch": 32, "instructions_per_io": {"submit": 61.0, "complete": 38.0, "total": 99.0},
             "median": {"iops": 0.0, "p50_ns": 0.0}, "iops_spread": {"min": 0.0, "max": 0.0},
         }});
-        let job = one(job);
+        let job = one(&job);
         assert!(job.counted && !job.is_timed() && job.spread.is_none());
         assert_eq!((job.figures.iops, job.figures.p50_ns), (None, None));
         assert_eq!(job.instructions().map(|counted| counted.total), Some(99.0));
@@ -213,7 +213,7 @@ mod tests {
         let percentile = json!({"50.000000": 7, "99.000000": 9});
         let job = json!({"jobname": "a", "job options": {"iodepth": "8", "ioengine": "io_uring"},
             "read": {"iops": 5.0, "total_ios": 10, "clat_ns": {"percentile": percentile}}});
-        let job = one(job);
+        let job = one(&job);
         assert_eq!((job.peer.as_str(), job.who, job.depth), ("fio, io_uring", Who::Other, 8));
         assert_eq!((job.figures.iops, job.figures.p50_ns, job.figures.p99_ns), (Some(5.0), Some(7.0), Some(9.0)));
         assert_eq!(job.figures.notifications_per_io, None);
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_peers_own_label_is_shown_and_blockd_is_told_from_the_driver() {
-        let drv = |drv: Value| one(json!({"jobname": "a", "drv": drv}));
+        let drv = |drv: Value| one(&json!({"jobname": "a", "drv": drv}));
         assert_eq!(drv(json!({"driver": "ours", "via": "blockd"})).who, Who::Blockd);
         let best = drv(json!({"driver": "virtio-drivers", "peer": "virtio-drivers event_idx=off"}));
         assert_eq!((best.who, best.peer.as_str()), (Who::VirtioDrivers, "virtio-drivers event_idx=off"));

@@ -80,7 +80,7 @@ pub(crate) fn singly<'a>(jobs: impl Iterator<Item = &'a Measured>) -> Vec<Series
 
 type Key = ((String, String), String, u64);
 
-fn facets<'a>(jobs: &'a [Measured], key: impl Fn(&Measured) -> Key) -> Vec<(Key, Vec<&'a Measured>)> {
+fn facets(jobs: &[Measured], key: impl Fn(&Measured) -> Key) -> Vec<(Key, Vec<&Measured>)> {
     let mut facets: Vec<(Key, Vec<&Measured>)> = Vec::new();
     for job in jobs.iter().filter(|job| job.is_timed()) {
         let key = key(job);

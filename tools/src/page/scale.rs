@@ -31,6 +31,7 @@ pub(crate) fn log(name: &str, values: impl Iterator<Item = f64>, shown: fn(f64) 
 }
 
 /// A linear axis from 0.
+#[allow(clippy::cast_sign_loss, reason = "neither is below 0")]
 pub(crate) fn linear(name: &str, values: impl Iterator<Item = f64>) -> Option<Axis> {
     let (_, high) = reach(values)?;
     let high = if high > 0.0 { high } else { 1.0 };

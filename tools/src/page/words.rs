@@ -2,6 +2,7 @@
 use crate::page::measured::{Measured, Who};
 use crate::page::model::Document;
 use crate::page::tables::Verdict;
+use std::fmt::Write;
 
 /// How many bounds hold, in one sentence.
 pub(crate) fn tally(document: &Document) -> Option<String> {
@@ -14,9 +15,9 @@ pub(crate) fn tally(document: &Document) -> Option<String> {
         judged => format!("{held} of the {judged} bounds that were measured hold, {missed} missed"),
     };
     let (aims, unmeasured) = (count(&[Verdict::Aim]), count(&[Verdict::Unmeasured]));
-    words += &format!("; {aims} reached the aim");
+    write!(words, "; {aims} reached the aim").ok()?;
     if unmeasured > 0 {
-        words += &format!("; {unmeasured} not measured");
+        write!(words, "; {unmeasured} not measured").ok()?;
     }
     (!verdicts.is_empty()).then(|| words + ".")
 }

@@ -38,8 +38,10 @@ const fn timed(
     Timed { peer, driver, via, mode, depths, interrupts }
 }
 
-/// Peer, driver, via, batch, submit and complete; whole guest.
-const COUNTED: [(&str, &str, &str, u64, Option<(f64, f64)>, f64, Option<f64>); 7] = [
+/// Peer, driver, via, batch, submit and complete, their sum; whole guest.
+type Counted = (&'static str, &'static str, &'static str, u64, Option<(f64, f64)>, f64, Option<f64>);
+
+const COUNTED: [Counted; 7] = [
     ("ours", "ours", "driver", 32, Some((61.35, 38.0)), 99.35, Some(99.35)),
     ("ours via blockd", "ours", "blockd", 32, Some((229.283, 111.552)), 340.835, Some(340.835)),
     ("bare ring", "raw", "driver", 32, Some((41.031, 7.75)), 48.781, Some(48.781)),
@@ -143,9 +145,7 @@ fn figures(timed: &Timed, batch: u64, iops: f64, median: f64) -> Value {
     })
 }
 
-fn of_count(
-    &(peer, driver, via, batch, halves, total, guest): &(&str, &str, &str, u64, Option<(f64, f64)>, f64, Option<f64>),
-) -> Value {
+fn of_count(&(peer, driver, via, batch, halves, total, guest): &Counted) -> Value {
     let instructions = json!({"submit": halves.map(|all| all.0), "complete": halves.map(|all| all.1), "total": total});
     let figures = json!({"iops": 0.0, "p50_ns": 0.0, "p99_ns": 0.0, "notifications_per_io": 1.0 / batch as f64,
         "interrupts_per_io": 0.0, "instructions_per_io": instructions, "pingpong_ns": null});

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// For one thing that the browser is asked.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const ARGUMENTS: [&str; 7] = [
     "--disable-quic",
     "--no-first-run",
@@ -92,7 +92,7 @@ impl Window {
                     seen.complaints.push(format!("exception: {:?}", event.params.exception_details));
                 }
                 Event::RuntimeConsoleAPICalled(event) => {
-                    seen.complaints.push(format!("console: {:?}", event.params.args))
+                    seen.complaints.push(format!("console: {:?}", event.params.args));
                 }
                 Event::LogEntryAdded(event) => seen.complaints.push(event.params.entry.text.clone()),
                 Event::NetworkRequestWillBeSent(event) => seen.requests.push(event.params.request.url.clone()),
