@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(vcpus("clients=3 queues=2"), 5);
         assert_eq!(vcpus("clients=3 queues=2 vectors=2"), 6);
         assert_eq!(vcpus("clients=3 queues=2 vectors=2 mode=polled"), 5);
-        assert_eq!(vcpus("vectors=1 front=stepped"), 1);
+        assert_eq!(vcpus("vectors=1 front=stepped mode=polled"), 1);
         assert_eq!(vcpus("icount=on"), 1);
     }
 
