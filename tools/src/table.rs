@@ -5,8 +5,21 @@ use crate::figures::Cell;
 use crate::pingpong::Distance;
 use comfy_table::{CellAlignment, Table, presets};
 
-const HEADINGS: [&str; 11] =
-    ["job", "backend", "IOPS", "spread", "MiB/s", "p50 µs", "p99 µs", "notif/IO", "intr/IO", "instr/IO", "cores"];
+const HEADINGS: [&str; 13] = [
+    "job",
+    "backend",
+    "IOPS",
+    "spread",
+    "MiB/s",
+    "p50 µs",
+    "p99 µs",
+    "notif/IO",
+    "intr/IO",
+    "instr/IO",
+    "guest/IO",
+    "CPU ns/IO",
+    "cores",
+];
 
 /// All cells, in the order given.
 pub(crate) fn cells(cells: &[Cell]) -> String {
@@ -43,11 +56,12 @@ fn row(cell: &Cell) -> Vec<String> {
     let instructions = figures.instructions_per_io.map_or_else(blank, |counted| format!("{:.1}", counted.total));
     let notifications = figures.notifications_per_io.map_or_else(blank, per_io);
     let interrupts = per_io(figures.interrupts_per_io);
+    let guest = figures.guest_instructions_per_io.map_or_else(blank, thousands);
     if params.icount {
         // Virtual time is no time.
         let mut row = vec![name, backend];
         row.extend(std::iter::repeat_with(blank).take(5));
-        row.extend([notifications, interrupts, instructions, blank()]);
+        row.extend([notifications, interrupts, instructions, guest, blank(), blank()]);
         return row;
     }
     let (low, high) = cell.spread();
@@ -65,6 +79,8 @@ fn row(cell: &Cell) -> Vec<String> {
         notifications,
         interrupts,
         instructions,
+        guest,
+        figures.cpu_ns_per_io.map_or_else(blank, thousands),
         match (cell.distance(), figures.pingpong_ns) {
             (Some(distance), Some(ns)) => format!("{} {ns:.0} ns", distance.word()),
             _ => blank(),

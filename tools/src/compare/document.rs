@@ -54,7 +54,7 @@ fn ratio(theirs: &Entry, measured: &[&Entry]) -> Option<Value> {
     let (figure, values) = against(theirs, measured)?;
     let ours = measured.iter().find(|entry| entry.work == theirs.work && entry.side == &OURS)?;
     Some(json!({
-        "what": format!("{}: ours against {}", theirs.work, theirs.side.label),
+        "what": format!("{}: {}", theirs.work, theirs.side.label),
         "figure": figure,
         "ours": ours.name(),
         "theirs": theirs.name(),

@@ -161,25 +161,46 @@ pub(crate) fn signals(id: &str, jobs: &[Measured]) -> Result<Vec<Markup>> {
     Ok(figures)
 }
 
-/// Ratios against the peers, with the reach of their samples, around 1.
-pub(crate) fn ratios(id: &str, ratios: &[Ratio], jobs: &[Measured]) -> Result<Option<Markup>> {
+/// Ratios against the peers, with the reach of their samples, around 1: a figure for each place and mode, counts apart.
+pub(crate) fn ratios(id: &str, ratios: &[Ratio], jobs: &[Measured]) -> Result<Vec<Markup>> {
     let all = ratios.iter().flat_map(|ratio| [ratio.median, ratio.min, ratio.max]).flatten();
     let Some(x) = scale::log("ours divided by theirs; the line is 1", all.chain([1.0]), number::tick) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
-    let row = |ratio: &Ratio| {
-        let who = jobs.iter().find(|job| job.name == ratio.theirs).map(|job| job.who);
-        let key = Key(who.unwrap_or(Who::Other), 0);
-        let reach = ratio.min.zip(ratio.max).filter(|(low, _)| *low > 0.0);
-        let reach = reach.map(|(low, high)| range(low.log10(), high.log10(), key));
-        let dot = ratio.median.filter(|at| *at > 0.0).map(|at| Mark::Dot { at: at.log10(), key });
-        let value = ratio.median.map_or_else(|| "not measured".into(), |at| format!("{} ×", number::three(at)));
-        Row { label: ratio.what.clone(), value, marks: reach.into_iter().chain(dot).collect() }
-    };
-    let rows: Vec<Row> = ratios.iter().map(row).collect();
-    let title = "Ours divided by theirs: median and reach of the samples";
-    let words = words_of(format!("{id}-ratios"), title, &rows);
-    Ok(Some(figure(title, &draw::rows(&words, &x, &rows, Some(0.0))?, None)))
+    let theirs = |ratio: &Ratio| jobs.iter().find(|job| job.name == ratio.theirs);
+    let mut groups: Vec<(String, Vec<Row>)> = Vec::new();
+    for ratio in ratios {
+        let title = kind_of(theirs(ratio));
+        let row = ratio_row(ratio, theirs(ratio).map_or(Who::Other, |job| job.who));
+        match groups.iter_mut().find(|(known, _)| *known == title) {
+            Some((_, rows)) => rows.push(row),
+            None => groups.push((title, vec![row])),
+        }
+    }
+    let mut figures = Vec::new();
+    for (index, (title, rows)) in groups.iter().enumerate() {
+        let words = words_of(format!("{id}-ratios-{index}"), title, rows);
+        figures.push(figure(title, &draw::rows(&words, &x, rows, Some(0.0))?, None));
+    }
+    Ok(figures)
+}
+
+/// What a ratio is of, and which side of 1 is good.
+fn kind_of(theirs: Option<&Measured>) -> String {
+    match theirs {
+        Some(job) if job.counted => format!("Instructions per I/O, {}: less is better", job.place),
+        Some(job) => format!("I/Os per second, {}, {}: more is better", job.place, job.mode),
+        None => "Others".into(),
+    }
+}
+
+fn ratio_row(ratio: &Ratio, who: Who) -> Row {
+    let key = Key(who, 0);
+    let reach = ratio.min.zip(ratio.max).filter(|(low, _)| *low > 0.0);
+    let reach = reach.map(|(low, high)| range(low.log10(), high.log10(), key));
+    let dot = ratio.median.filter(|at| *at > 0.0).map(|at| Mark::Dot { at: at.log10(), key });
+    let value = ratio.median.map_or_else(|| "not measured".into(), |at| format!("{} ×", number::three(at)));
+    Row { label: ratio.what.clone(), value, marks: reach.into_iter().chain(dot).collect() }
 }
 
 /// Styles of bars: the second half of a split one, and one that is not split.

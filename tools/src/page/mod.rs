@@ -134,7 +134,10 @@ fn parts(id: &str, document: &Document, jobs: &[Measured]) -> Result<Vec<Part>> 
         ),
         (
             "Instructions per I/O",
-            grid(figures::instructions(id, jobs)?, "Counted, not timed: equal in every run of the same build."),
+            grid(
+                figures::instructions(id, jobs)?,
+                "Counted, not timed: equal in every run of the same build, but for whole guests, which vary by some percent.",
+            ),
         ),
         (
             "Notifications and interrupts per I/O",
@@ -172,7 +175,10 @@ fn against_peers(id: &str, document: &Document, jobs: &[Measured]) -> Result<Vec
         return Ok(all);
     };
     if !comparison.ratios.is_empty() {
-        all.extend(figures::ratios(id, &comparison.ratios, jobs)?.map(|figure| html! { div.wide { (figure) } }));
+        all.extend(grid(
+            figures::ratios(id, &comparison.ratios, jobs)?,
+            "Ours divided by theirs, pass by pass: median and reach of the samples. The scale is logarithmic and the same in all of them.",
+        ));
         all.push(tables::ratios(comparison));
     }
     if !comparison.peers.is_empty() {

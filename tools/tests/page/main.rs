@@ -15,10 +15,10 @@ use window::{Scheme, Window};
 const PHONE: u32 = 360;
 const DESK: u32 = 1280;
 
-/// The stored results of this repository, and a comparison.
+/// Stored results of this repository, and a comparison with everything that one can have.
 fn documents() -> Vec<(String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bench/results");
-    let stored = ["bench", "embedded", "vhost-user", "blockd"].into_iter().map(|name| {
+    let stored = ["compare", "bench"].into_iter().map(|name| {
         let text = std::fs::read(folder.join(format!("{name}.json"))).expect("the stored results are there");
         (name.to_owned(), serde_json::from_slice(&text).expect("they are JSON"))
     });
