@@ -80,18 +80,24 @@ fn output(args: &Bench) -> Result<PathBuf> {
         std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         folder.join("latest.json")
     };
-    json::writable(&path)?;
-    if let Some(page) = page(&path) {
+    writable(&path)?;
+    Ok(path)
+}
+
+/// Fails early if results or their page could not be written there.
+pub(crate) fn writable(path: &Path) -> Result<()> {
+    json::writable(path)?;
+    if let Some(page) = page(path) {
         if page == path {
             bail!("--output={}: the page goes there: give a name that does not end in .html", path.display());
         }
         json::writable(&page)?;
     }
-    Ok(path)
+    Ok(())
 }
 
 /// Where the page goes: beside the JSON, unless that goes to a device or a pipe.
-fn page(output: &Path) -> Option<PathBuf> {
+pub(crate) fn page(output: &Path) -> Option<PathBuf> {
     (!output.exists() || output.is_file()).then(|| output.with_extension("html"))
 }
 

@@ -165,6 +165,12 @@ pub(crate) fn ratios_at(ours: &Cell, theirs: &Cell, distance: Distance, figure: 
     ratios_where(ours, theirs, |found| found == Some(distance), figure)
 }
 
+/// Likewise, where the cores were as in most samples of `ours`.
+pub(crate) fn ratios_alike(ours: &Cell, theirs: &Cell, figure: fn(&Figures) -> f64) -> Vec<f64> {
+    let distance = ours.distance();
+    ratios_where(ours, theirs, |found| found == distance, figure)
+}
+
 fn ratios_where(
     ours: &Cell,
     theirs: &Cell,

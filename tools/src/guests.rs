@@ -8,6 +8,7 @@ use crate::lab::{Lab, Size, refused};
 use crate::linux;
 use crate::run::Bed;
 use crate::scenarios::Scenario;
+use crate::setup;
 use anyhow::{Result, ensure};
 
 /// How many I/Os each run has.
@@ -33,7 +34,8 @@ fn scenario(name: &str, size: Size, run: impl Fn(&Lab) -> Result<()> + 'static) 
 }
 
 fn bed(lab: &Lab, install: bool) -> Result<Bed> {
-    let guest = linux::guest(install).map_err(|error| Skip(fail::line(&error)))?;
+    setup::fio(install).map_err(|error| Skip(fail::line(&error)))?;
+    let guest = linux::guest(install)?;
     Ok(Bed { linux: Some(guest), ..lab.bed.clone() })
 }
 

@@ -170,7 +170,8 @@ impl Bed {
             elapsed,
             cpu: now.children_since(&before),
             others: now.others_since(&before, pin::cores()?.len(), elapsed),
-            busy: told.busy,
+            // Under icount, time is virtual.
+            busy: told.busy.filter(|_| !job.params.icount),
             guest_instructions: told.guest_instructions,
         })
     }

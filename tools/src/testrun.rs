@@ -88,12 +88,14 @@ fn rust_tests(all: &mut Steps<'_>, install: bool, size: Size) -> Result<()> {
         command.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
         counted(&mut command, LIMIT)
     })?;
-    all.tests("page, in a browser", || {
-        let browser = setup::chromium(install).map_err(|error| Skip(fail::line(&error)))?;
-        let mut command = image::cargo();
-        command.args(["test", "--package=xtask", "--features=browser", "--test=page", "--no-fail-fast"]);
-        counted(command.env("CHROMIUM", browser), LIMIT)
-    })?;
+    if !matches!(size, Size::Quick) {
+        all.tests("page, in a browser", || {
+            let browser = setup::chromium(install).map_err(|error| Skip(fail::line(&error)))?;
+            let mut command = image::cargo();
+            command.args(["test", "--package=xtask", "--features=browser", "--test=page", "--no-fail-fast"]);
+            counted(command.env("CHROMIUM", browser), LIMIT)
+        })?;
+    }
     all.tests("loom", || {
         let mut command = image::cargo();
         let arguments = ["test", "--release", "--package=drv-virtio-block", "--lib", "models"];

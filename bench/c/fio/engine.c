@@ -156,6 +156,8 @@ static void engine_iomem_free(struct thread_data *td)
 	/* Refused while requests that are lost have it: it ends with the device then. */
 	if (job && job->memory)
 		vblk_free(job->socket->device, job->memory);
+	if (job)
+		job->memory = NULL;
 	td->orig_buffer = NULL;
 }
 
@@ -171,6 +173,7 @@ static enum fio_q_status engine_queue(struct thread_data *td, struct io_u *io_u)
 	next->offset = io_u->offset;
 	next->length = io_u->xfer_buflen;
 	next->buffer = NULL;
+	next->flags = 0;
 	switch (io_u->ddir) {
 	case DDIR_READ:
 		next->operation = VBLK_READ;
@@ -179,6 +182,7 @@ static enum fio_q_status engine_queue(struct thread_data *td, struct io_u *io_u)
 	case DDIR_WRITE:
 		next->operation = VBLK_WRITE;
 		next->buffer = io_u->xfer_buf;
+		next->flags = td->o.sync_io ? VBLK_FUA : 0;
 		break;
 	case DDIR_TRIM:
 		next->operation = VBLK_DISCARD;
@@ -204,6 +208,8 @@ static void issued(struct thread_data *td, struct io_u **first, size_t count)
 	struct timespec now;
 	size_t at;
 
+	if (!count)
+		return;
 	io_u_mark_submit(td, count);
 	if (!fio_fill_issue_time(td))
 		return;
@@ -260,7 +266,9 @@ static int lost(struct thread_data *td, struct job *job, unsigned int from, unsi
 	if (!job->gone)
 		log_err(NAME ": %s\n", vblk_text(code));
 	job->gone = true;
+	/* Those that were refused are in flight to fio, too. */
 	job->staging = 0;
+	job->refusing = 0;
 	io_u_qiter(&td->io_u_all, io_u, at) {
 		unsigned int known;
 
@@ -277,15 +285,15 @@ static int lost(struct thread_data *td, struct job *job, unsigned int from, unsi
 	return from;
 }
 
-/* Hands out what was refused. */
-static unsigned int refused(struct job *job, unsigned int max)
+/* Hands out what was refused, behind the first `from`; how many there are then. */
+static unsigned int refused(struct job *job, unsigned int from, unsigned int max)
 {
-	unsigned int count = job->refusing < max ? job->refusing : max;
+	unsigned int count = job->refusing < max - from ? job->refusing : max - from;
 
-	memcpy(job->done, job->refused, count * sizeof(*job->done));
+	memcpy(job->done + from, job->refused, count * sizeof(*job->done));
 	job->refusing -= count;
 	memmove(job->refused, job->refused + count, job->refusing * sizeof(*job->refused));
-	return count;
+	return from + count;
 }
 
 static int engine_getevents(struct thread_data *td, unsigned int min, unsigned int max, const struct timespec *t)
@@ -298,7 +306,7 @@ static int engine_getevents(struct thread_data *td, unsigned int min, unsigned i
 
 	max = max < td->o.iodepth ? max : td->o.iodepth;
 	min = min < max ? min : max;
-	taken = refused(job, max);
+	taken = refused(job, 0, max);
 	do {
 		if (job->gone)
 			return lost(td, job, taken, max, VBLK_GONE);
@@ -310,6 +318,7 @@ static int engine_getevents(struct thread_data *td, unsigned int min, unsigned i
 		/* The room that came may be what the rest of a batch waits for. */
 		if (taken < min)
 			engine_commit(td);
+		taken = refused(job, taken, max);
 	} while (!t && taken < min);
 	return taken;
 }

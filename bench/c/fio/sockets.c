@@ -35,20 +35,15 @@ int errno_of(int code)
 	}
 }
 
-/* The jobs that use the same socket at the same time as `td`, as far as fio's order of jobs tells. */
-struct company {
-	unsigned int jobs, depth, processes, different;
-	uint64_t memory;
-};
-
 static uint64_t memory_of(struct thread_data *td)
 {
 	uint64_t page = 4096;
 
-	/* fio adds up to a page and its own alignment; a piece of the driver's is whole pages. */
-	return (td_max_bs(td) * td->o.iodepth + td->o.mem_align + 3 * page + page_mask) / page * page;
+	/* fio adds pages and its own alignment, twice where that is large; a piece of the driver's is whole pages. */
+	return (td_max_bs(td) * td->o.iodepth + 2 * td->o.mem_align + 3 * page + page_mask) / page * page;
 }
 
+/* At setup only, which is before there are threads: later, other jobs' data may be gone. */
 static struct company company_of(struct thread_data *td)
 {
 	struct company found = { 0 };
@@ -124,6 +119,7 @@ const char *nonsense(struct thread_data *td)
 		return "jobs that run together on one socket share its connection and must be threads: give --thread=1";
 	if (company.different)
 		return "jobs that run together on one socket share --hipri and --write_cache: give the same to all";
+	options_of(td)->company = company;
 	return NULL;
 }
 
@@ -163,11 +159,11 @@ struct socket *known(struct thread_data *td)
 /* Under the lock. */
 static const struct vblk_queue *queue_of(struct thread_data *td, struct socket *one)
 {
-	struct company company = company_of(td);
+	const struct company *company = &options_of(td)->company;
 	const struct vblk_queue *queue;
 
 	if (!one->device) {
-		one->device = connected(td, company.jobs, company.depth, company.memory);
+		one->device = connected(td, company->jobs, company->depth, company->memory);
 		one->queues = 0;
 	}
 	if (!one->device)
@@ -188,9 +184,13 @@ const struct vblk_queue *joined(struct thread_data *td, struct socket **socket)
 	const struct vblk_queue *queue;
 
 	pthread_mutex_lock(&change);
-	*socket = find(path_of(td));
+	*socket = options_of(td)->company.jobs ? find(path_of(td)) : NULL;
 	queue = *socket ? queue_of(td, *socket) : NULL;
 	pthread_mutex_unlock(&change);
+	if (!*socket) {
+		log_err(NAME ": the job begins before it was set up: leave --create_serialize=0 and --read_iolog out\n");
+		td_verror(td, EINVAL, "init");
+	}
 	return queue;
 }
 

@@ -17,12 +17,20 @@
 
 #define NAME "drv-virtio-block"
 
+/* The jobs that use a socket at the same time, as far as fio's order of jobs tells. */
+struct company {
+	unsigned int jobs, depth, processes, different;
+	uint64_t memory;
+};
+
 /* The engine's options, as fio keeps them for a job. */
 struct engine_options {
 	/* fio's own; an option at offset 0 does not count as one. */
 	struct thread_data *td;
 	unsigned int hipri;
 	unsigned int write_cache;
+	/* Not an option: counted at setup, because jobs come and go while others begin. */
+	struct company company;
 };
 
 /* A socket, what is known of its device, and the connection to it while jobs have one. */
@@ -53,7 +61,7 @@ const struct vblk_queue *joined(struct thread_data *td, struct socket **socket);
 /* Gives it back; the last one closes the connection. */
 void left(struct socket *one);
 
-static inline const struct engine_options *options_of(struct thread_data *td)
+static inline struct engine_options *options_of(struct thread_data *td)
 {
 	return td->eo;
 }

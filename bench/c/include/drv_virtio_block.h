@@ -308,7 +308,7 @@ int32_t vblk_open(const char *path,
 /*
  Closes a device, when what is in flight is over or after the back-end let go of it. Memory from `vblk_alloc` and
  queues end with it. `VBLK_OK`, and `VBLK_GONE` where the back-end does not answer: the device is closed. `VBLK_BUSY`:
- a thread is in one of its queues, and it is as it was.
+ a thread waits in one of its queues, and it is as it was; that is seen as a courtesy, and not relied upon.
 
  # Safety
  `device`: from `vblk_open`, not closed since, or NULL, which is `VBLK_INVALID`. No other function uses it meanwhile.
@@ -335,7 +335,7 @@ void *vblk_alloc(const struct vblk_device *device,
 
 /*
  Gives memory from `vblk_alloc` back. `VBLK_BUSY`: a request that is not over has it. `VBLK_NOT_SHARED`: it is not the
- beginning of such memory.
+ beginning of such memory. Not beside a `vblk_submit` of the same memory in another thread: who is first is not seen.
 
  # Safety
  `device`: open. `memory` is only compared. NULL for either is `VBLK_INVALID`.

@@ -12,8 +12,8 @@
 //! `UPDATE_HEADER=1 cargo test -p drv-virtio-block-c` writes it anew. `fio/engine.c` is the fio engine on top.
 //!
 //! What C may do wrong without harm: pass NULL, numbers without sense, memory that is not shared, a queue to two threads
-//! at once, a device that is in use to be closed. Each is a code. What it must not do: pass pointers that point to
-//! nothing, or use a handle after closing it or in a forked child; no function can know.
+//! at once, a device to be closed while a thread waits in one of its queues. Each is a code. What it must not do:
+//! pass pointers that point to nothing, use a handle while or after it is closed or in a forked child; no function can know.
 //!
 //! Nothing unwinds into C: the profile aborts on a panic, and every value from outside is looked at so that none comes.
 pub mod calls;

@@ -293,7 +293,7 @@ fn a_malformed_value_is_refused_and_changes_nothing() {
         "name=a/b",
         "name=",
         "scenario=",
-        "driver=linux",
+        "driver=windows",
         "mode=adaptive",
         "submit=yes",
         "rw=randtrimwrite",

@@ -1,10 +1,11 @@
 //! The results as JSON: fio's schema as `bench` writes it, each job with its side's label, and an object `comparison`
 //! with what only a comparison knows: the peers and what became of them, ratios, and what was not measured and why.
 use super::plan::{Entry, Extent, Fate, Kind};
-use super::side::{OURS, Peer};
+use super::side::{LINUX, OURS, Peer};
 use crate::check::Check;
+use crate::cpu;
 use crate::environment::Environment;
-use crate::figures::{Cell, Figures, median, ratios};
+use crate::figures::{Cell, Figures, median, ratios_alike};
 use crate::json;
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -21,9 +22,12 @@ pub(crate) fn of(environment: &Environment, entries: &[Entry], checks: &[Check],
         for (job, entry) in jobs.iter_mut().zip(&measured) {
             job["drv"]["peer"] = json!(entry.side.label);
             job["drv"]["work"] = json!(entry.work);
+            // The whole guest was counted by a job of its own, which waits for interrupts.
+            let guest = entry.guest.as_ref().filter(|guest| guest.why_not.is_none());
+            job["drv"]["guest_job"] = json!(guest.map(|guest| guest.job.params.to_string()));
         }
     }
-    let ratios: Vec<Value> = measured.iter().filter_map(|entry| ratio(entry, &measured)).collect();
+    let ratios: Vec<Value> = pairs(&measured).into_iter().map(ratio).collect();
     document["comparison"] = json!({
         "version": VERSION,
         "quick": extent.quick,
@@ -36,25 +40,40 @@ pub(crate) fn of(environment: &Environment, entries: &[Entry], checks: &[Check],
     document
 }
 
-/// Ours against `theirs`, sample by sample, if that is another side of a work that both did.
-pub(crate) fn against(theirs: &Entry, measured: &[&Entry]) -> Option<(&'static str, Vec<f64>)> {
-    let ours = measured.iter().find(|entry| entry.work == theirs.work && entry.side == &OURS)?;
-    if theirs.side == &OURS {
-        return None;
-    }
+/// Two sides of one work, and ratios of their samples.
+pub(crate) struct Pair<'a> {
+    pub(crate) ours: &'a Entry,
+    pub(crate) theirs: &'a Entry,
+    pub(crate) figure: &'static str,
+    pub(crate) values: Vec<f64>,
+}
+
+/// Ours against every other side of the same work; and what stands in front of ours against Linux, which is the nearer
+/// comparison.
+pub(crate) fn pairs<'a>(measured: &[&'a Entry]) -> Vec<Pair<'a>> {
+    let ours = |theirs: &&'a Entry| {
+        let theirs = *theirs;
+        let sides = measured.iter().filter(move |entry| entry.work == theirs.work && entry.side != theirs.side);
+        sides.filter(move |entry| entry.side == &OURS || (entry.side.peer.is_none() && theirs.side == &LINUX))
+    };
+    measured.iter().flat_map(|theirs| ours(theirs).filter_map(|ours| pair(ours, theirs))).collect()
+}
+
+/// Sample by sample, of the distance at which most of ours were taken; nothing if there is none.
+fn pair<'a>(ours: &'a Entry, theirs: &'a Entry) -> Option<Pair<'a>> {
     let (figure, of): (_, fn(&Figures) -> f64) = match theirs.kind {
         Kind::Counted => ("instructions_per_io", |one| one.instructions_per_io.map_or(f64::NAN, |all| all.total)),
         Kind::Timed => ("iops", |one| one.iops),
     };
-    let values = ratios(&ours.cell, &theirs.cell, of);
-    (!values.is_empty()).then_some((figure, values))
+    let values = ratios_alike(&ours.cell, &theirs.cell, of);
+    (!values.is_empty()).then_some(Pair { ours, theirs, figure, values })
 }
 
-fn ratio(theirs: &Entry, measured: &[&Entry]) -> Option<Value> {
-    let (figure, values) = against(theirs, measured)?;
-    let ours = measured.iter().find(|entry| entry.work == theirs.work && entry.side == &OURS)?;
-    Some(json!({
-        "what": format!("{}: {}", theirs.work, theirs.side.label),
+fn ratio(pair: Pair<'_>) -> Value {
+    let Pair { ours, theirs, figure, values } = pair;
+    let whose = if ours.side == &OURS { String::new() } else { format!("{} / ", ours.side.label) };
+    json!({
+        "what": format!("{}: {whose}{}", theirs.work, theirs.side.label),
         "figure": figure,
         "ours": ours.name(),
         "theirs": theirs.name(),
@@ -62,7 +81,7 @@ fn ratio(theirs: &Entry, measured: &[&Entry]) -> Option<Value> {
         "max": values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         "samples": values.len(),
         "median": median(values),
-    }))
+    })
 }
 
 fn peers(entries: &[Entry]) -> Vec<Value> {
@@ -106,9 +125,17 @@ const NEVER: [(&str, &str); 4] = [
     ("cycles, caches and time on hardware", "TCG translates; the ranks of designs show, not a real machine's figures"),
 ];
 
-/// Remarks of the runs, each once.
+/// How quiet the machine was, and remarks of the runs, each once.
 fn notes(cells: &[Cell]) -> Vec<String> {
+    let timed: Vec<_> = cells.iter().filter(|cell| !cell.job.params.icount).flat_map(|cell| &cell.samples).collect();
+    let poor = timed.iter().filter(|sample| sample.others > cpu::POOR).count();
     let mut notes = Vec::new();
+    if poor > 0 {
+        let (all, share) = (timed.len(), cpu::POOR * 100.0);
+        notes.push(format!(
+            "{poor} of {all} timed runs: others took more than {share:.0} % of the processors meanwhile"
+        ));
+    }
     for note in cells.iter().flat_map(|cell| &cell.samples).flat_map(|sample| &sample.notes) {
         if !notes.contains(note) {
             notes.push(note.clone());
@@ -120,7 +147,7 @@ fn notes(cells: &[Cell]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::plan::entries;
-    use super::super::side::{LINUX, RAW};
+    use super::super::side::RAW;
     use super::*;
     use crate::figures::tests::outcome;
 

@@ -14,6 +14,7 @@ mod side;
 
 pub(crate) use side::Peer;
 
+use crate::bench;
 use crate::cli::{Compare, Format};
 use crate::environment::Environment;
 use crate::figures::{self, Cell, median};
@@ -44,15 +45,20 @@ pub(crate) fn run(args: &Compare) -> Result<()> {
         document["comparison"]["baseline"] = baseline.against(&document);
     }
     json::write(&output, &document)?;
-    let page = output.with_extension("html");
-    page::write(&page, &[(name(&output), document.clone())])?;
     if args.output_format == Format::Json && args.output.is_none() {
         println!("{}", serde_json::to_string_pretty(&document)?);
     }
     if args.output_format == Format::Normal {
         show(&environment, &entries, &document);
         println!("\n{}", table::checks(&checks));
-        println!("results: {}\npage:    {}", output.display(), page.display());
+        println!("results: {}", output.display());
+    }
+    // After everything else is shown: nothing is lost if it cannot be written.
+    if let Some(page) = bench::page(&output) {
+        page::write(&page, &[(name(&output), document)])?;
+        if args.output_format == Format::Normal {
+            println!("page:    {}", page.display());
+        }
     }
     fates(&entries)
 }
@@ -70,7 +76,7 @@ fn output(args: &Compare) -> Result<PathBuf> {
         std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         folder.join("compare.json")
     };
-    json::writable(&path)?;
+    bench::writable(&path)?;
     Ok(path)
 }
 
@@ -95,28 +101,32 @@ fn show(environment: &Environment, entries: &[Entry], document: &Value) {
 /// Ours against everybody else, work by work.
 fn ratios(entries: &[Entry]) -> String {
     let measured: Vec<&Entry> = entries.iter().filter(|entry| entry.is_measured()).collect();
-    let rows = measured.iter().filter_map(|theirs| {
-        let (figure, values) = document::against(theirs, &measured)?;
-        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let spread = if values.len() > 1 { format!("{low:.2} to {high:.2}") } else { String::new() };
-        let what = format!("ours / {}", theirs.side.label);
-        Some([theirs.work.clone(), what, figure.replace('_', " "), format!("{:.3}", median(values)), spread])
+    let rows = document::pairs(&measured).into_iter().map(|pair| {
+        let low = pair.values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = pair.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let spread = if pair.values.len() > 1 { format!("{low:.2} to {high:.2}") } else { String::new() };
+        let what = format!("{} / {}", pair.ours.side.label, pair.theirs.side.label);
+        let figure = pair.figure.replace('_', " ");
+        [pair.theirs.work.clone(), what, figure, format!("{:.3}", median(pair.values)), spread]
     });
     table::plain(["work", "ratio", "of", "median", "spread"], rows)
 }
 
 /// An error if a run failed, now that everything else is written.
 fn fates(entries: &[Entry]) -> Result<()> {
-    let failed: Vec<&Entry> = entries.iter().filter(|entry| matches!(entry.fate, Fate::Failed(_))).collect();
+    let runs = entries.iter().filter(|entry| matches!(entry.fate, Fate::Failed(_)));
+    let runs = runs.map(|entry| (entry.name(), entry.why_not().unwrap_or_default()));
+    let guests = entries.iter().filter_map(|entry| entry.guest.as_ref());
+    let guests = guests.filter_map(|guest| Some((guest.job.params.name.as_str(), guest.why_not.as_deref()?)));
+    let failed: Vec<_> = runs.chain(guests).collect();
     match failed.first() {
         None => Ok(()),
-        Some(first) => bail!(
-            "{} of {} failed, the first: {}: {}: the others' results are written",
-            failed.len(),
-            entries.len(),
-            first.name(),
-            first.why_not().unwrap_or_default(),
-        ),
+        Some((name, why)) => {
+            bail!(
+                "{} of {} failed, the first: {name}: {why}: the others' results are written",
+                failed.len(),
+                entries.len()
+            )
+        }
     }
 }

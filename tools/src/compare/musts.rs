@@ -5,13 +5,13 @@
 use super::plan::{self, Entry};
 use super::side::{BEST, DEFAULT, LINUX, OURS, Side};
 use crate::check::Check;
-use crate::figures::{Cell, ratios};
+use crate::figures::{Cell, ratios_alike};
 
 /// Ours against the peers, counts first.
 pub(crate) fn checks(entries: &[Entry]) -> Vec<Check> {
     let count = |work: &str, side| instructions(entries, work, side);
     let (batch16, deep) = (plan::count(16), plan::count(128));
-    let theirs = [&DEFAULT, &BEST].into_iter().filter_map(|side| count(&batch16, side)).reduce(f64::min);
+    let theirs = count(&batch16, &DEFAULT).zip(count(&batch16, &BEST)).map(|(default, best)| default.min(best));
     let of = |ours: Option<f64>, theirs: Option<f64>| ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
     vec![
         Check::at_most(
@@ -41,7 +41,7 @@ const BATCHED: &str = "polled IOPS, depth 16, batch 16";
 
 fn iops(entries: &[Entry], what: &str, work: &str, theirs: &Side, must: f64, aim: Option<f64>) -> Check {
     let pair = measured(entries, work, &OURS).zip(measured(entries, work, theirs));
-    let values = pair.map_or_else(Vec::new, |(ours, theirs)| ratios(ours, theirs, |one| one.iops));
+    let values = pair.map_or_else(Vec::new, |(ours, theirs)| ratios_alike(ours, theirs, |one| one.iops));
     Check::at_least(format!("{what}, against {}", theirs.label), must, aim, None).among(values)
 }
 

@@ -4,7 +4,7 @@
 //! configured stays as it is. fio's configure then writes the one header that is made. Knows apt; refuses to know what
 //! the headers are for.
 use super::cache;
-use crate::fail::{Failure, last};
+use crate::fail::{self, Failure, Skip, last};
 use crate::process::capture;
 use crate::qemu;
 use anyhow::{Context, Result, bail};
@@ -26,10 +26,10 @@ pub(super) fn headers(program: &Path, version: &str) -> Result<PathBuf> {
     if headers.join("config-host.h").is_file() {
         return Ok(headers);
     }
-    let package = package(program)?;
+    let package = package(program).map_err(unavailable)?;
     fs::create_dir_all(&folder)?;
     let work = tempfile::tempdir_in(&folder).context("making a folder for fio's source")?;
-    let unpacked = unpack(&fetch(&package, work.path())?, work.path())?;
+    let unpacked = unpack(&fetch(&package, work.path()).map_err(unavailable)?, work.path())?;
     let mut configure = Command::new("./configure");
     configure.current_dir(&unpacked);
     succeeds(&mut configure, "fio's configure failed")?;
@@ -37,6 +37,15 @@ pub(super) fn headers(program: &Path, version: &str) -> Result<PathBuf> {
         bail!("{} cannot be written: remove it and try again", headers.display());
     }
     Ok(headers)
+}
+
+/// What cannot be had from here is no fault of this program's.
+fn unavailable(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Failure>() {
+        // With what apt said.
+        Ok(failure) => anyhow::Error::from(failure).context(Skip("fio's source package cannot be had".into())),
+        Err(error) => Skip(fail::line(&error)).into(),
+    }
 }
 
 /// The source package that `program` is from, as apt wants it: `name=version`.

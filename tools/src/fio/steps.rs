@@ -53,7 +53,8 @@ impl Bench {
     pub(crate) fn new(install: bool) -> Result<Self> {
         let skip = |error: anyhow::Error| Skip(fail::line(&error));
         let daemon = setup::storage_daemon(install).map_err(skip)?.path;
-        let fio = Fio::found(install).map_err(skip)?;
+        setup::fio(install).map_err(skip)?;
+        let fio = Fio::found(install)?;
         Ok(Self { fio: fio.built()?, daemon })
     }
 

@@ -10,7 +10,7 @@ use crate::guest_count;
 use crate::job::Job;
 use crate::run::{Bed, Told};
 use anyhow::{Result, ensure};
-use workload::report::Instructions;
+use workload::report::{Direction, Instructions};
 
 /// The driver: virtio_blk, virtio_ring, virtio_pci and what they use.
 const MODULES: &str = "virtio";
@@ -64,6 +64,9 @@ pub(super) fn count(bed: &Bed, job: &Job) -> Result<Told> {
     told.report.notifications = Some((rung.max(0.0) * ios(&told.report) as f64).round() as u64);
     // Time under the plugin is not the driver's.
     told.busy = None;
+    told.report.runtime_ns = 0;
+    told.report.read = Direction::default();
+    told.report.write = Direction::default();
     let whole = format!("the whole guest: {all:.0} instructions per I/O, {kernel:.0} of them in the kernel");
     let lists = [listed("submit", submit), listed("complete", complete)];
     for line in std::iter::once(&whole).chain(&lists) {

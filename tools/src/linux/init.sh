@@ -26,10 +26,10 @@ done
 [ -e $disk/size ] || failed "there is no virtio disk"
 
 # A short path: no scheduler, no merging, no statistics, no throttling.
-echo none > $disk/queue/scheduler
-echo 2 > $disk/queue/nomerges
-echo 0 > $disk/queue/iostats
-echo 0 > $disk/queue/rq_affinity
+echo none > $disk/queue/scheduler || failed "scheduler cannot be set"
+echo 2 > $disk/queue/nomerges || failed "nomerges cannot be set"
+echo 0 > $disk/queue/iostats || failed "iostats cannot be set"
+echo 0 > $disk/queue/rq_affinity || failed "rq_affinity cannot be set"
 echo 0 > $disk/queue/wbt_lat_usec
 
 echo "@linux clock $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)"

@@ -4,7 +4,7 @@
 //! What was made lies in the build folder, under a name that depends on all of its versions, complete or not at all.
 use super::Guest;
 use super::initramfs::{Archive, in_order};
-use crate::fail::{Failure, last};
+use crate::fail::{self, Failure, Skip, last};
 use crate::image;
 use crate::process::capture;
 use crate::qemu::find;
@@ -41,12 +41,14 @@ struct Package {
 pub(crate) fn guest(install: bool) -> Result<Guest> {
     for program in ["apt-get", "apt-cache", "dpkg-deb"] {
         if find(program).is_none() {
-            bail!("driver=linux boots Debian's {KERNEL} and {program} is not here: leave it out");
+            return Err(
+                Skip(format!("driver=linux boots Debian's {KERNEL} and {program} is not here: leave it out")).into()
+            );
         }
     }
     let fio = setup::fio(install)?;
     let libraries = libraries(&fio)?;
-    let (kernel, busybox) = packages(install)?;
+    let (kernel, busybox) = packages(install).map_err(|error| unavailable(&error))?;
     let versions = versions(&[&kernel, &busybox], &fio, &libraries)?;
     let mut hasher = DefaultHasher::new();
     versions.hash(&mut hasher);
@@ -64,6 +66,11 @@ pub(crate) fn guest(install: bool) -> Result<Guest> {
         }
     }
     Ok(Guest { kernel: folder.join("vmlinuz"), initrd: folder.join("initrd") })
+}
+
+/// What cannot be had from here is no fault of this program's.
+fn unavailable(error: &anyhow::Error) -> anyhow::Error {
+    Skip(fail::line(error)).into()
 }
 
 /// Cargo's build folder.
@@ -97,7 +104,9 @@ impl Package {
             command.args(["download", &format!("{name}={version}")]).current_dir(folder.path());
             ran(&mut command, &format!("the package {name} {version} cannot be downloaded: is there a network?"))
         };
-        get().or_else(|error| if install && setup::update() { get() } else { Err(error) })?;
+        get()
+            .or_else(|error| if install && setup::update() { get() } else { Err(error) })
+            .map_err(|error| unavailable(&error))?;
         let file = std::fs::read_dir(folder.path())?.flatten().map(|entry| entry.path()).next();
         let file = file.with_context(|| format!("apt-get downloaded no {name}"))?;
         let what = format!("the package {name} {version} cannot be unpacked");

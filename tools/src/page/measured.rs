@@ -69,11 +69,18 @@ impl Measured {
         let mut figures = drv.median.clone().unwrap_or_else(|| plain(job));
         let counted = counted || (instructions.is_some() && figures.iops.is_none_or(|iops| iops <= 0.0));
         figures.instructions_per_io = instructions;
-        figures.guest_instructions_per_io = drv.guest_instructions_per_io.or(figures.guest_instructions_per_io);
-        figures.cpu_ns_per_io = drv.cpu_ns_per_io.or(figures.cpu_ns_per_io);
+        figures.guest_instructions_per_io = figures.guest_instructions_per_io.or(drv.guest_instructions_per_io);
+        figures.cpu_ns_per_io = figures.cpu_ns_per_io.or(drv.cpu_ns_per_io);
         if counted {
             // Virtual time is no time.
-            figures = Figures { iops: None, bytes_per_second: None, p50_ns: None, p99_ns: None, ..figures };
+            figures = Figures {
+                iops: None,
+                bytes_per_second: None,
+                p50_ns: None,
+                p99_ns: None,
+                cpu_ns_per_io: None,
+                ..figures
+            };
         }
         Self {
             name: job.name.clone(),

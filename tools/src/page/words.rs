@@ -35,7 +35,7 @@ pub(crate) fn missing(document: &Document, jobs: &[Measured]) -> Vec<(String, St
     }
     all.extend(document.checks.iter().filter(|check| check.value.is_none()).map(|check| match &check.cores {
         Some(cores) => (format!("{}, cores {cores}", check.what), format!("no pair of samples had its cores {cores}")),
-        None => (check.what.clone(), "no reason was stored".into()),
+        None => (check.what.clone(), "one of its sides has no result".into()),
     }));
     let failed = jobs.iter().filter(|job| job.error != 0);
     all.extend(failed.map(|job| (job.name.clone(), format!("the job ended with error {}", job.error))));
