@@ -3,7 +3,7 @@
 //!
 //! The results of the others must stay, the failure must stand in its place, and what became worse must be named.
 use crate::lab::{Lab, Size};
-use crate::process::capture;
+use crate::process::{OURSELVES, capture};
 use crate::results;
 use crate::scenarios::Scenario;
 use anyhow::{Context, Result, ensure};
@@ -36,7 +36,7 @@ fn a_peer_fails(lab: &Lab) -> Result<()> {
     std::fs::write(&wrapper, script)?;
     std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755))?;
     std::fs::write(&stored, better().to_string())?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(OURSELVES);
     command.args(["compare", "--quick", "--passes=1", "--peers=raw", "--accel=tcg", "--no-setup"]);
     for (option, path) in
         [("--qemu", &wrapper), ("--image", &with.image), ("--baseline", &stored), ("--output", &results)]

@@ -150,6 +150,9 @@ pub(crate) struct Captured {
     pub(crate) lines: Vec<String>,
 }
 
+/// This program, also when a build has put another one in its place meanwhile.
+pub(crate) const OURSELVES: &str = "/proc/self/exe";
+
 /// Runs `command` with its output collected, at most for `limit`; `each` sees every line as it comes.
 pub(crate) fn capture(command: &mut Command, limit: Duration, mut each: impl FnMut(&str)) -> Result<Captured> {
     let name = command.get_program().to_string_lossy().into_owned();

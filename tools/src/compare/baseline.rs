@@ -15,7 +15,7 @@ use std::path::Path;
 /// Two counts that are this far apart, as a share, are equal: they are printed with fewer digits.
 const ROUNDING: f64 = 0.002;
 /// Of a whole guest, whose interrupts cover now more and now fewer completions.
-const TICKING: f64 = 0.1;
+const TICKING: f64 = 0.2;
 /// Two medians that are this far apart, as a share, make no difference to anybody.
 const SMALL: f64 = 0.03;
 /// Chance of seeing such samples although nothing changed. Some twenty works are judged at once, uncorrected: now and

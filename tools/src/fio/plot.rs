@@ -4,7 +4,7 @@
 //! number of jobs.
 use super::cache;
 use crate::fail::{self, Failure, Skip, last};
-use crate::process::{Captured, capture};
+use crate::process::{Captured, OURSELVES, capture};
 use crate::setup;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -49,7 +49,7 @@ pub(crate) fn reads_our_results(install: bool) -> Result<()> {
 /// Measures at one depth, on the device in the process; what fio-plot is to read of it.
 fn result(results: &Path, depth: &str) -> Result<Value> {
     let path = results.join(format!("randread-{depth}-1.json"));
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(OURSELVES);
     command.args(["bench", "--no-setup", "--backend=embedded", "--rw=randread", "--bs=4k", "--number_ios=20000"]);
     command.arg(format!("--iodepth={depth}")).arg(format!("--output={}", path.display()));
     succeeds(&mut command)?;
