@@ -75,7 +75,7 @@ impl Baseline {
         let mut findings = Vec::new();
         for job in jobs(now).filter(|job| job["drv"]["driver"] == "ours") {
             let Some(before) = named(&self.document, &job["jobname"]) else { continue };
-            if work_of(before) == work_of(job) {
+            if same_work(before, job) {
                 findings.extend(counts(before, job));
                 if same {
                     findings.extend(times((&self.document, before), (now, job)));
@@ -137,10 +137,13 @@ fn named<'a>(document: &'a Value, name: &Value) -> Option<&'a Value> {
     jobs(document).find(|job| job["jobname"] == *name)
 }
 
-/// What a job was to do; how long or how often does not matter.
-fn work_of(job: &Value) -> Vec<(&String, &Value)> {
-    let options = job["job options"].as_object().into_iter().flatten();
-    options.filter(|(key, _)| !EXTENT.contains(&key.as_str())).collect()
+/// Whether both jobs were to do the same; how long or how often does not matter, nor options that one run does not know.
+fn same_work(before: &Value, now: &Value) -> bool {
+    let options = before["job options"].as_object().into_iter().flatten();
+    options.filter(|(key, _)| !EXTENT.contains(&key.as_str())).all(|(key, value)| {
+        let now = &now["job options"][key.as_str()];
+        now.is_null() || now == value
+    })
 }
 
 /// Of a counted job: instructions, and doorbells.
@@ -296,6 +299,19 @@ mod tests {
         assert!(found["warnings"][0].as_str().unwrap().contains("machine differ"), "{found}");
         let verdicts: Vec<_> = found["findings"].as_array().unwrap().iter().map(|one| one["verdict"].clone()).collect();
         assert_eq!(verdicts, ["worse", "same"], "counts to submit and to complete, and no times");
+    }
+
+    #[test]
+    fn a_job_with_other_options_is_not_compared_and_one_that_ran_longer_is() {
+        let job = |depth: &str, runtime: &str| {
+            let mut job = timed("ours", &STEADY);
+            job["job options"] = json!({"iodepth": depth, "runtime": runtime});
+            document("a", &[job])
+        };
+        let found = against(job("32", "1s"), &job("128", "1s"));
+        assert_eq!(found["findings"], json!([]));
+        assert!(found["warnings"][0].as_str().unwrap().contains("other options"), "{found}");
+        assert_eq!(against(job("128", "5s"), &job("128", "1s"))["findings"][0]["verdict"], "same");
     }
 
     #[test]
