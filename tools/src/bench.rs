@@ -30,7 +30,7 @@ const VERIFY_BYTES: u64 = 64 << 20;
 
 /// Runs the command.
 pub(crate) fn run(args: &Bench) -> Result<()> {
-    let output = output(args)?;
+    let output = output(args.output.as_deref(), "latest.json")?;
     let (work, bed) = work::prepare(args)?;
     if pin::cores()?.len() == 1 {
         eprintln!("note: there is one core only: the device takes turns with the driver on it");
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         eprintln!("note: others took {:.0} % of the processors: measure again when the host is idle", share * 100.0);
     }
     let document = json::document(&environment, &cells, &checks);
-    if args.output_format == Format::Json && args.output.is_none() {
+    if args.means.output_format == Format::Json && args.output.is_none() {
         println!("{}", serde_json::to_string_pretty(&document)?);
     }
     json::write(&output, &document)?;
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         let name = output.file_name().unwrap_or_default().to_string_lossy().into_owned();
         page::write(page, &[(name, document)])?;
     }
-    if args.output_format == Format::Normal {
+    if args.means.output_format == Format::Normal {
         show(&environment, &cells, &checks);
         println!("results: {}", output.display());
         if let Some(page) = page {
@@ -71,21 +71,21 @@ fn show(environment: &Environment, cells: &[Cell], checks: &[Check]) {
     }
 }
 
-/// Where the JSON goes; known to be writable.
-fn output(args: &Bench) -> Result<PathBuf> {
-    let path = if let Some(path) = &args.output {
-        path.clone()
+/// Where the JSON goes, to `name` unless somebody said; known to be writable.
+pub(crate) fn output(given: Option<&Path>, name: &str) -> Result<PathBuf> {
+    let path = if let Some(path) = given {
+        path.to_owned()
     } else {
         let folder = image::root().join("bench/out");
         std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-        folder.join("latest.json")
+        folder.join(name)
     };
     writable(&path)?;
     Ok(path)
 }
 
 /// Fails early if results or their page could not be written there.
-pub(crate) fn writable(path: &Path) -> Result<()> {
+fn writable(path: &Path) -> Result<()> {
     json::writable(path)?;
     if let Some(page) = page(path) {
         if page == path {

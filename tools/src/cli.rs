@@ -65,26 +65,12 @@ pub(crate) enum Format {
     Json,
 }
 
+/// With what something is measured, and how it is told.
 #[derive(Debug, Args)]
-pub(crate) struct Bench {
-    /// fio job file; sections run one after another, options given here override it
-    pub(crate) file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) workload: Workload,
-    #[command(flatten)]
-    pub(crate) machine: MachineArgs,
-    /// Fewer samples, shorter runs
-    #[arg(long)]
-    pub(crate) quick: bool,
-    /// Count instructions per I/O instead of measuring time
-    #[arg(long)]
-    pub(crate) icount: bool,
-    /// What to print: normal (the table) or json
+pub(crate) struct Means {
+    /// What to print: normal (the tables) or json
     #[arg(long, value_name = "FORMAT", default_value = "normal")]
     pub(crate) output_format: Format,
-    /// Where the JSON goes [default: bench/out/latest.json]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
     /// Do not install what is missing
     #[arg(long)]
     pub(crate) no_setup: bool,
@@ -100,12 +86,33 @@ pub(crate) struct Bench {
     /// Native bench to run instead of building one
     #[arg(long, value_name = "PATH")]
     pub(crate) native: Option<PathBuf>,
-    /// Passes over the matrix, when no workload is given [default: from the matrix]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(crate) passes: Option<u16>,
     /// Longest time for one run, in seconds [default: from the job's length]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// fio job file; sections run one after another, options given here override it
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) workload: Workload,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    /// Fewer samples, shorter runs
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Count instructions per I/O instead of measuring time
+    #[arg(long)]
+    pub(crate) icount: bool,
+    /// Where the JSON goes [default: bench/out/latest.json]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) means: Means,
+    /// Passes over the matrix, when no workload is given [default: from the matrix]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) passes: Option<u16>,
 }
 
 #[derive(Debug, Args)]
@@ -151,33 +158,14 @@ pub(crate) struct Compare {
     /// Stored results to compare this run with
     #[arg(long, value_name = "FILE")]
     pub(crate) baseline: Option<PathBuf>,
-    /// What to print: normal (the tables) or json
-    #[arg(long, value_name = "FORMAT", default_value = "normal")]
-    pub(crate) output_format: Format,
     /// Where the JSON goes, and beside it the page [default: bench/out/compare.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Do not install what is missing
-    #[arg(long)]
-    pub(crate) no_setup: bool,
-    /// QEMU to use instead of the one on the search path
-    #[arg(long, value_name = "PATH")]
-    pub(crate) qemu: Option<PathBuf>,
-    /// auto (tries KVM, falls back), kvm or tcg
-    #[arg(long, value_name = "ACCEL", default_value = "auto")]
-    pub(crate) accel: String,
-    /// Image to boot instead of building one
-    #[arg(long, value_name = "PATH")]
-    pub(crate) image: Option<PathBuf>,
-    /// Native bench to run instead of building one
-    #[arg(long, value_name = "PATH")]
-    pub(crate) native: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) means: Means,
     /// Passes over the timed works [default: 7, or 3 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) passes: Option<u16>,
-    /// Longest time for one run, in seconds [default: from the work's length]
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) timeout: Option<u64>,
 }
 
 /// Declares options that stay text, and lists those given as settings.

@@ -40,7 +40,7 @@ pub(crate) fn prepare(args: &Bench) -> Result<(Work, Bed)> {
         let bed = bed(args, &work, None)?;
         return Ok((work, bed));
     }
-    match setup::qemu(args.qemu.as_deref(), !args.no_setup) {
+    match setup::qemu(args.means.qemu.as_deref(), !args.means.no_setup) {
         Ok(qemu) => {
             let bed = bed(args, &work, Some(qemu))?;
             Ok((work, bed))
@@ -60,7 +60,7 @@ pub(crate) fn prepare(args: &Bench) -> Result<(Work, Bed)> {
 fn may_do_without(args: &Bench) -> Result<bool> {
     let sections = args.file.as_deref().map_or(Ok(Vec::new()), jobfile::read)?;
     let mut settings = sections.iter().flat_map(|section| &section.settings).cloned().chain(args.machine.settings());
-    let named = args.qemu.is_some() || args.image.is_some() || args.accel != "auto";
+    let named = args.means.qemu.is_some() || args.means.image.is_some() || args.means.accel != "auto";
     Ok(!named && !settings.any(|setting| setting.key == "backend"))
 }
 
@@ -95,14 +95,17 @@ impl Work {
         let is_jobs = matches!(self, Self::Jobs(_));
         ensure!(!is_jobs || args.passes.is_none(), "--passes is for the matrix: leave it, or the workload, out");
         if !self.any(|backend| *backend == Backend::Qemu) {
-            let of_qemu =
-                [("--qemu", args.qemu.is_some()), ("--image", args.image.is_some()), ("--accel", args.accel != "auto")];
+            let of_qemu = [
+                ("--qemu", args.means.qemu.is_some()),
+                ("--image", args.means.image.is_some()),
+                ("--accel", args.means.accel != "auto"),
+            ];
             for (option, given) in of_qemu {
                 ensure!(!given, "{option} is for backend=qemu: leave it out with a native back-end");
             }
         }
         let native = self.any(Backend::is_native);
-        ensure!(native || args.native.is_none(), "--native is for the native back-ends: add --backend=embedded");
+        ensure!(native || args.means.native.is_none(), "--native is for the native back-ends: add --backend=embedded");
         Ok(self)
     }
 
@@ -138,14 +141,14 @@ fn job(section: &Section, given: &[Setting], quick: bool) -> Result<Job> {
 
 /// Installs and builds what the work needs.
 fn bed(args: &Bench, work: &Work, qemu: Option<Qemu>) -> Result<Bed> {
-    if !args.no_setup {
+    if !args.means.no_setup {
         setup::ensure(&[&setup::LINKER])?;
     }
-    let timeout = args.timeout.map(Duration::from_secs);
+    let timeout = args.means.timeout.map(Duration::from_secs);
     let qemu = qemu.map(|qemu| hypervisor(args, work, qemu)).transpose()?;
     let native = work.any(Backend::is_native).then(|| native(args, work)).transpose()?;
     let linux = work.jobs().iter().any(|job| job.params.driver == Driver::Linux);
-    let linux = linux.then(|| linux::guest(!args.no_setup)).transpose()?;
+    let linux = linux.then(|| linux::guest(!args.means.no_setup)).transpose()?;
     Ok(Bed { qemu, native, linux, plugin: None, timeout })
 }
 
@@ -154,16 +157,16 @@ fn hypervisor(args: &Bench, work: &Work, qemu: Qemu) -> Result<Hypervisor> {
     for job in jobs() {
         job.machine.check(qemu.major, Accel::Tcg)?;
     }
-    let mut with = Hypervisor { qemu, image: image::given_or_built(args.image.as_deref())?, accel: Accel::Tcg };
+    let mut with = Hypervisor { qemu, image: image::given_or_built(args.means.image.as_deref())?, accel: Accel::Tcg };
     let counted_only = jobs().next().is_some() && jobs().all(|job| job.params.icount);
-    if !counted_only || args.accel != "auto" {
-        with.accel = accel::choose(&args.accel, &with)?;
+    if !counted_only || args.means.accel != "auto" {
+        with.accel = accel::choose(&args.means.accel, &with)?;
     }
     Ok(with)
 }
 
 fn native(args: &Bench, work: &Work) -> Result<Native> {
-    let install = !args.no_setup;
+    let install = !args.means.no_setup;
     let daemon = work.any(|backend| *backend == Backend::VhostUser(Server::StorageDaemon));
     let storage = daemon.then(|| setup::storage_daemon(install)).transpose()?;
     let valgrind = match work {
@@ -181,5 +184,5 @@ fn native(args: &Bench, work: &Work) -> Result<Native> {
         },
         Work::Matrix(..) => None,
     };
-    Ok(Native { program: image::native(args.native.as_deref())?, storage, valgrind })
+    Ok(Native { program: image::native(args.means.native.as_deref())?, storage, valgrind })
 }

@@ -18,20 +18,18 @@ use crate::bench;
 use crate::cli::{Compare, Format};
 use crate::environment::Environment;
 use crate::figures::{self, Cell, median};
-use crate::image;
 use crate::json;
 use crate::table;
 use crate::{cpu, page};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use baseline::Baseline;
 use clap::ValueEnum;
 use plan::{Entry, Extent, Fate};
 use serde_json::Value;
-use std::path::PathBuf;
 
 /// Runs the command.
 pub(crate) fn run(args: &Compare) -> Result<()> {
-    let output = output(args)?;
+    let output = bench::output(args.output.as_deref(), "compare.json")?;
     let baseline = args.baseline.as_deref().map(Baseline::read).transpose()?;
     let extent = if args.quick { Extent::QUICK } else { Extent::FULL }.with_passes(args.passes);
     let peers = if args.peers.is_empty() { Peer::value_variants() } else { &args.peers };
@@ -45,10 +43,10 @@ pub(crate) fn run(args: &Compare) -> Result<()> {
         document["comparison"]["baseline"] = baseline.against(&document);
     }
     json::write(&output, &document)?;
-    if args.output_format == Format::Json && args.output.is_none() {
+    if args.means.output_format == Format::Json && args.output.is_none() {
         println!("{}", serde_json::to_string_pretty(&document)?);
     }
-    if args.output_format == Format::Normal {
+    if args.means.output_format == Format::Normal {
         show(&environment, &entries, &document);
         println!("\n{}", table::checks(&checks));
         println!("results: {}", output.display());
@@ -56,7 +54,7 @@ pub(crate) fn run(args: &Compare) -> Result<()> {
     // After everything else is shown: nothing is lost if it cannot be written.
     if let Some(page) = bench::page(&output) {
         page::write(&page, &[(name(&output), document)])?;
-        if args.output_format == Format::Normal {
+        if args.means.output_format == Format::Normal {
             println!("page:    {}", page.display());
         }
     }
@@ -65,19 +63,6 @@ pub(crate) fn run(args: &Compare) -> Result<()> {
 
 fn name(path: &std::path::Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Where the JSON goes; known to be writable.
-fn output(args: &Compare) -> Result<PathBuf> {
-    let path = if let Some(path) = &args.output {
-        path.clone()
-    } else {
-        let folder = image::root().join("bench/out");
-        std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-        folder.join("compare.json")
-    };
-    bench::writable(&path)?;
-    Ok(path)
 }
 
 fn show(environment: &Environment, entries: &[Entry], document: &Value) {

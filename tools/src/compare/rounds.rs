@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::fail;
 use crate::guest_count;
 use crate::image;
-use crate::job::{Draft, Job};
+use crate::job::Draft;
 use crate::linux;
 use crate::machine::Accel;
 use crate::matrix::VERIFIED;
@@ -31,17 +31,17 @@ const VERIFY_BYTES: u64 = 64 << 20;
 
 /// What the entries need, installed and built; those whose needs cannot be had are told why.
 pub(crate) fn prepare(args: &Compare, entries: &mut [Entry]) -> Result<Bed> {
-    let install = !args.no_setup;
+    let install = !args.means.no_setup;
     if install {
         setup::ensure(&[&setup::LINKER])?;
     }
-    let mut bed = Bed { timeout: args.timeout.map(Duration::from_secs), ..Bed::default() };
+    let mut bed = Bed { timeout: args.means.timeout.map(Duration::from_secs), ..Bed::default() };
     if let Some(qemu) =
-        have(entries, |entry| entry.place == Place::Qemu, || setup::qemu(args.qemu.as_deref(), install))?
+        have(entries, |entry| entry.place == Place::Qemu, || setup::qemu(args.means.qemu.as_deref(), install))?
     {
-        let image = image::given_or_built(args.image.as_deref())?;
+        let image = image::given_or_built(args.means.image.as_deref())?;
         let mut with = Hypervisor { qemu, image, accel: Accel::Tcg };
-        with.accel = accel::choose(&args.accel, &with)?;
+        with.accel = accel::choose(&args.means.accel, &with)?;
         bed.qemu = Some(with);
     }
     let storage = have(entries, |entry| entry.place == Place::VhostUser, || setup::storage_daemon(install))?;
@@ -49,7 +49,7 @@ pub(crate) fn prepare(args: &Compare, entries: &mut [Entry]) -> Result<Bed> {
     let valgrind = have(entries, counted, || setup::valgrind(install))?;
     bed.linux = have(entries, |entry| entry.side.peer == Some(Peer::Linux), || linux::guest(install))?;
     if open(entries).any(|entry| entry.place != Place::Qemu) {
-        bed.native = Some(Native { program: image::native(args.native.as_deref())?, storage, valgrind });
+        bed.native = Some(Native { program: image::native(args.means.native.as_deref())?, storage, valgrind });
     }
     ensure!(open(entries).any(|entry| entry.side.peer.is_none()), "{}", nothing(entries));
     Ok(bed)
@@ -96,9 +96,8 @@ pub(crate) fn run(bed: &Bed, entries: &mut [Entry], extent: Extent) -> Result<()
     progress.inc(1);
     let pass = |entries: &mut [Entry], kind, first: usize| -> Result<()> {
         for work in entries.chunk_by_mut(|a, b| a.work == b.work).filter(|work| work[0].kind == kind) {
-            // Who comes after whom is another in each pass.
-            for turn in 0..work.len() {
-                let entry = &mut work[(first + turn) % work.len()];
+            for turn in turns(first, work.len()) {
+                let entry = &mut work[turn];
                 progress.set_message(entry.name().to_owned());
                 sample(bed, entry)?;
                 progress.inc(1);
@@ -138,7 +137,8 @@ fn sample(bed: &Bed, entry: &mut Entry) -> Result<()> {
     if !entry.is_open() {
         return Ok(());
     }
-    match quietly(bed, &entry.cell.job, entry.kind) {
+    let repeats = if entry.kind == Kind::Timed { REPEATS } else { 0 };
+    match quietly(repeats, || bed.run(&entry.cell.job)) {
         Ok(mut outcome) => {
             if let Some(guest) = &mut entry.guest {
                 outcome.guest_instructions = whole(bed, guest)?;
@@ -155,14 +155,19 @@ fn sample(bed: &Bed, entry: &mut Entry) -> Result<()> {
     Ok(())
 }
 
-/// One run, repeated while others took much of the processors; if they go on, the quietest stands.
-fn quietly(bed: &Bed, job: &Job, kind: Kind) -> Result<Outcome> {
-    let mut best = bed.run(job)?;
-    for _ in 0..REPEATS {
-        if kind == Kind::Counted || best.others <= DISTURBED {
+/// Who comes first in this pass, and then the others: another one in each pass.
+fn turns(first: usize, sides: usize) -> impl Iterator<Item = usize> {
+    (0..sides).map(move |turn| (first + turn) % sides)
+}
+
+/// One run, repeated up to `repeats` times while others took much of the processors; if they go on, the quietest stands.
+fn quietly(repeats: u32, mut run: impl FnMut() -> Result<Outcome>) -> Result<Outcome> {
+    let mut best = run()?;
+    for _ in 0..repeats {
+        if best.others <= DISTURBED {
             break;
         }
-        let again = bed.run(job)?;
+        let again = run()?;
         if again.others < best.others {
             best = again;
         }
@@ -181,5 +186,35 @@ fn whole(bed: &Bed, guest: &mut Guest) -> Result<Option<f64>> {
             guest.why_not = Some(why);
             Ok(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::tests::outcome;
+
+    /// What stands of runs during which others took these shares, and how many runs it took.
+    fn stands(shares: &[f64], repeats: u32) -> (f64, usize) {
+        let mut runs = 0;
+        let best = quietly(repeats, || {
+            runs += 1;
+            Ok(Outcome { others: shares[runs - 1], ..outcome(1, None) })
+        });
+        (best.unwrap().others, runs)
+    }
+
+    #[test]
+    fn a_quiet_run_stands_and_a_disturbed_one_is_repeated() {
+        assert_eq!(stands(&[0.05], 2), (0.05, 1));
+        assert_eq!(stands(&[0.3, 0.02], 2), (0.02, 2));
+        assert_eq!(stands(&[0.3, 0.2, 0.4], 2), (0.2, 3), "the quietest of all");
+        assert_eq!(stands(&[0.3], 0), (0.3, 1), "a count does not depend on others");
+    }
+
+    #[test]
+    fn every_side_has_its_turn_in_each_pass_and_each_is_first_once() {
+        let order = |pass| turns(pass, 3).collect::<Vec<_>>();
+        assert_eq!([order(0), order(1), order(2), order(3)], [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
     }
 }

@@ -45,8 +45,8 @@ pub(crate) fn checks(checks: &[Check]) -> Markup {
             thead {
                 tr {
                     th scope="col" { "What" }
-                    th scope="col" { "Verdict" }
                     th.n scope="col" { "Measured" }
+                    th scope="col" { "Verdict" }
                     th.n scope="col" { "Must" }
                     th.n scope="col" { "Aim" }
                     th.n scope="col" { "Lowest to highest" }
@@ -59,8 +59,8 @@ pub(crate) fn checks(checks: &[Check]) -> Markup {
                     @let verdict = Verdict::of(check);
                     tr {
                         th scope="row" { (check.what) }
-                        td { span.verdict.(verdict.class()) { (verdict.words()) } }
                         td.n { strong { (number::or_none(check.value, crate::table::shown)) } }
+                        td { span.verdict.(verdict.class()) { (verdict.words()) } }
                         td.n { (or_dash(check.must.as_deref())) }
                         td.n { (or_dash(check.aim.as_deref())) }
                         td.n { (spread(check.spread, crate::table::shown)) }
