@@ -12,6 +12,7 @@
 //! let squares = arena.place(8, |i| i * i).unwrap();
 //! assert_eq!(squares[3], 9);
 //! ```
+use core::fmt;
 use core::mem::{MaybeUninit, needs_drop};
 
 /// Tables start at multiples of this, so that no two share a line or a pair of lines that is fetched together.
@@ -28,6 +29,14 @@ pub struct ArenaExhausted {
     /// Bytes that were needed.
     pub wanted: usize,
 }
+
+impl fmt::Display for ArenaExhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the private memory has fewer than the {} bytes that the next table needs", self.wanted)
+    }
+}
+
+impl core::error::Error for ArenaExhausted {}
 
 impl<'m> Arena<'m> {
     /// An arena over `memory`.

@@ -13,6 +13,7 @@
 //! let page = Segment::new(DeviceAddress(0x4000), 4096);
 //! assert_eq!(page.after(512).address(), DeviceAddress(0x4200));
 //! ```
+use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
@@ -112,6 +113,14 @@ pub struct RegionExhausted {
     /// Bytes that are left.
     pub left: usize,
 }
+
+impl fmt::Display for RegionExhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the DMA region has {} bytes left where {} are needed", self.left, self.wanted)
+    }
+}
+
+impl core::error::Error for RegionExhausted {}
 
 /// A block cut off a region: valid for the region's lifetime and handed out once.
 #[derive(Debug)]

@@ -23,17 +23,21 @@
 //! A front end has one queue and the sessions on it; the service has the device, its front ends, and the calls that
 //! open sessions, start and stop.
 //!
-//! Reading order: [`request`] (what can be asked, and the states of a request), [`queue`] (its two kinds), then the
-//! private `slot`, `ring::split`, `ring::chain`, `gate` and `barrier`; for bring-up [`startup`], [`transport`],
-//! [`device`], [`interrupt`]; for clients [`lib_block`], its `entry`, `message`, `ring`, `client` and `front_end`, then
-//! `service`. Facts of the specification are in [`spec`], memory in [`dma`] and [`arena`].
-//!
-//! What the caller brings: a [`transport`] (PCI is here), a [`platform::Platform`] (clock, waiting, interrupts), one
-//! region of DMA memory, private memory, and a processor.
-//!
 //! **Features.** `driver` (by default): everything. Without it there is [`lib_block`] without its front end: the
 //! protocol and the client library, which need no dependency.
-#![cfg_attr(not(any(test, loom)), no_std)]
+#![cfg_attr(
+    feature = "driver",
+    doc = "
+Reading order: [`request`] (what can be asked, and the states of a request), [`queue`] (its two kinds), then the
+private `slot`, `ring::split`, `ring::chain`, `gate` and `barrier`; for bring-up [`startup`], [`transport`],
+[`device`], [`interrupt`]; for clients [`lib_block`], its `entry`, `message`, `ring`, `client` and `front_end`, then
+`service`. Facts of the specification are in [`spec`], memory in [`dma`] and [`arena`].
+
+What the caller brings: a [`transport`] (PCI is here), a [`platform::Platform`] (clock, waiting, interrupts), one
+region of DMA memory, private memory, and a processor.
+"
+)]
+#![cfg_attr(not(test), no_std)]
 
 #[cfg(feature = "driver")]
 pub mod arena;

@@ -13,29 +13,29 @@
 )]
 use crate::dma::DmaBlock;
 use crate::sync::Ordering::Relaxed;
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 use core::{marker::PhantomData, sync::atomic::AtomicU32};
 
 /// `count` records of `STRIDE` bytes; `count` is a power of two.
 pub(crate) struct Records<'m, const STRIDE: usize> {
     mask: usize,
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     base: core::ptr::NonNull<u8>,
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     memory: PhantomData<&'m [core::sync::atomic::AtomicU64]>,
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     first: usize,
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     words: modelled::Words,
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     memory: std::marker::PhantomData<&'m ()>,
 }
 
 // SAFETY: all access through the handle is atomic, so threads may share and move it like `&[AtomicU64]`.
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 unsafe impl<const STRIDE: usize> Send for Records<'_, STRIDE> {}
 // SAFETY: as above.
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 unsafe impl<const STRIDE: usize> Sync for Records<'_, STRIDE> {}
 
 impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
@@ -52,12 +52,12 @@ impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
         (fits && aligned).then(|| Self::at(block, count))
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     fn at(block: &DmaBlock<'m>, count: usize) -> Self {
         Self { mask: count - 1, base: block.base(), memory: PhantomData }
     }
 
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     fn at(block: &DmaBlock<'m>, count: usize) -> Self {
         let words = modelled::table(block.base().as_ptr().addr(), STRIDE, count * Self::WORDS);
         Self { mask: count - 1, first: 0, words, memory: std::marker::PhantomData }
@@ -67,24 +67,24 @@ impl<'m, const STRIDE: usize> Records<'m, STRIDE> {
 /// One record of 16 bytes out of every so many of a table: `count` of them, a power of two.
 pub(crate) struct Column<'m> {
     mask: usize,
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     base: core::ptr::NonNull<u8>,
     /// Bytes from one to the next.
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     stride: usize,
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     memory: PhantomData<&'m [core::sync::atomic::AtomicU64]>,
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     table: Records<'m, 16>,
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     step: usize,
 }
 
 // SAFETY: as for `Records`.
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 unsafe impl Send for Column<'_> {}
 // SAFETY: as for `Records`.
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 unsafe impl Sync for Column<'_> {}
 
 impl<'m> Records<'m, 16> {
@@ -93,13 +93,13 @@ impl<'m> Records<'m, 16> {
     pub(crate) fn column(&self, first: usize, step: usize, count: usize) -> Option<Column<'m>> {
         let last = count.checked_sub(1)?.checked_mul(step)?.checked_add(first)?;
         let fits = count.is_power_of_two() && last <= self.mask;
-        #[cfg(not(loom))]
+        #[cfg(not(all(test, loom)))]
         return fits.then(|| {
             // SAFETY: the first record of the column lies in this table's memory (checked).
             let base = unsafe { self.base.add(first * 16) };
             Column { mask: count - 1, base, stride: step * 16, memory: PhantomData }
         });
-        #[cfg(loom)]
+        #[cfg(all(test, loom))]
         return fits.then(|| {
             let table = Records { first: self.first + first, ..self.clone() };
             Column { mask: count - 1, table, step }
@@ -109,7 +109,7 @@ impl<'m> Records<'m, 16> {
 
 impl Column<'_> {
     /// Stores one record.
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     #[inline(always)]
     pub(crate) fn store(&self, index: usize, [first, second]: [u64; 2]) {
         // SAFETY: the masked record lies in the table that the column was made from (checked there), whose memory is
@@ -123,7 +123,7 @@ impl Column<'_> {
         words[1].store(second.to_le(), Relaxed);
     }
 
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     pub(crate) fn store(&self, index: usize, [first, second]: [u64; 2]) {
         let at = (index & self.mask) * self.step;
         self.table.store64::<0>(at, first);
@@ -158,7 +158,7 @@ pub(crate) mod accesses {
 }
 
 /// Notes an access by the driver.
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 #[inline(always)]
 fn note<T>(field: *mut T, writes: bool) {
     #[cfg(test)]
@@ -166,14 +166,14 @@ fn note<T>(field: *mut T, writes: bool) {
     let _ = (field, writes);
 }
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 impl<const STRIDE: usize> Records<'_, STRIDE> {
     /// Bytes that one loom atomic stands for: fields of a record are that far apart.
     const GRAIN: usize = if STRIDE < 8 { 2 } else { 8 };
     const WORDS: usize = STRIDE / Self::GRAIN;
 }
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 impl<const STRIDE: usize> Clone for Records<'_, STRIDE> {
     fn clone(&self) -> Self {
         Self { mask: self.mask, first: self.first, words: self.words.clone(), memory: std::marker::PhantomData }
@@ -181,7 +181,7 @@ impl<const STRIDE: usize> Clone for Records<'_, STRIDE> {
 }
 
 /// What stands for DMA memory in loom's models.
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 mod modelled {
     use loom::sync::atomic::AtomicU64;
     use std::collections::BTreeMap;
@@ -208,7 +208,7 @@ mod modelled {
 
 impl<const STRIDE: usize> Records<'_, STRIDE> {
     /// Where the `T` at byte `OFFSET` of a record is.
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     #[inline(always)]
     fn field<T, const OFFSET: usize>(&self, index: usize) -> *mut T {
         const { assert!(OFFSET + size_of::<T>() <= STRIDE && OFFSET.is_multiple_of(align_of::<T>())) };
@@ -217,7 +217,7 @@ impl<const STRIDE: usize> Records<'_, STRIDE> {
     }
 
     /// The loom atomic that stands for byte `OFFSET` of a record.
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     fn word<const OFFSET: usize>(&self, index: usize) -> &loom::sync::atomic::AtomicU64 {
         &self.words[(self.first + (index & self.mask)) * Self::WORDS + OFFSET / Self::GRAIN]
     }
@@ -226,7 +226,7 @@ impl<const STRIDE: usize> Records<'_, STRIDE> {
 /// A field's load.
 macro_rules! load {
     ($load:ident, $int:ty, $atomic:ident) => {
-        #[cfg(not(loom))]
+        #[cfg(not(all(test, loom)))]
         #[inline(always)]
         pub(crate) fn $load<const OFFSET: usize>(&self, index: usize) -> $int {
             note(self.field::<$int, OFFSET>(index), false);
@@ -236,7 +236,7 @@ macro_rules! load {
             <$int>::from_le(field.load(Relaxed))
         }
 
-        #[cfg(loom)]
+        #[cfg(all(test, loom))]
         pub(crate) fn $load<const OFFSET: usize>(&self, index: usize) -> $int {
             self.word::<OFFSET>(index).load(Relaxed) as $int
         }
@@ -246,7 +246,7 @@ macro_rules! load {
 /// A field's store.
 macro_rules! store {
     ($store:ident, $int:ty, $atomic:ident) => {
-        #[cfg(not(loom))]
+        #[cfg(not(all(test, loom)))]
         #[inline(always)]
         pub(crate) fn $store<const OFFSET: usize>(&self, index: usize, value: $int) {
             note(self.field::<$int, OFFSET>(index), true);
@@ -255,7 +255,7 @@ macro_rules! store {
             field.store(value.to_le(), Relaxed);
         }
 
-        #[cfg(loom)]
+        #[cfg(all(test, loom))]
         pub(crate) fn $store<const OFFSET: usize>(&self, index: usize, value: $int) {
             self.word::<OFFSET>(index).store(value as u64, Relaxed);
         }
@@ -269,12 +269,12 @@ impl<const STRIDE: usize> Records<'_, STRIDE> {
     store!(store16, u16, AtomicU16);
     store!(store64, u64, AtomicU64);
     // The models' device reads descriptors whole.
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     load!(load64, u64, AtomicU64);
 
     /// Two 32-bit words side by side, each loaded once: nothing says that they were stored together but what orders the
     /// loads after both stores.
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     #[inline(always)]
     pub(crate) fn load_pair<const OFFSET: usize>(&self, index: usize) -> (u32, u32) {
         let words = self.field::<[u32; 2], OFFSET>(index).cast::<u32>();
@@ -284,7 +284,7 @@ impl<const STRIDE: usize> Records<'_, STRIDE> {
         (u32::from_le(first.load(Relaxed)), u32::from_le(second.load(Relaxed)))
     }
 
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     pub(crate) fn load_pair<const OFFSET: usize>(&self, index: usize) -> (u32, u32) {
         let both = self.load64::<OFFSET>(index);
         (both as u32, (both >> 32) as u32)

@@ -213,8 +213,8 @@ pub enum Gone {
     Cancelled,
 }
 
-/// A request that was not accepted, handed back whole.
-#[derive(Debug)]
+/// A request that was not accepted, handed back whole. `?` turns it into its reason alone, [`Refusal`] or [`Error`],
+/// where the request is not wanted back.
 pub struct Refused<B> {
     /// Why.
     pub why: Refusal,
@@ -226,13 +226,29 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Caller(why) => write!(f, "caller: {why}"),
-            Self::Device(DeviceFault::Unsupported) => f.write_str("device: refused an operation that it offers"),
-            Self::Device(DeviceFault::BadStatus(s)) => write!(f, "device: unknown status {s:#04x}"),
-            Self::Device(DeviceFault::ShortRead) => f.write_str("device: answered OK to a read that it cut short"),
+            Self::Device(fault) => write!(f, "device: {fault}"),
             Self::Medium => f.write_str("medium: input/output error"),
-            Self::Gone(Gone::Reset) => f.write_str("gone: the device was reset"),
-            Self::Gone(Gone::Cancelled) => f.write_str("gone: withdrawn before submission"),
+            Self::Gone(why) => write!(f, "gone: {why}"),
         }
+    }
+}
+
+impl fmt::Display for DeviceFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsupported => f.write_str("refused an operation that it offers"),
+            Self::BadStatus(status) => write!(f, "unknown status {status:#04x}"),
+            Self::ShortRead => f.write_str("answered OK to a read that it cut short"),
+        }
+    }
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reset => "the device was reset",
+            Self::Cancelled => "withdrawn before submission",
+        })
     }
 }
 
@@ -251,5 +267,40 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// Shows the reason and leaves the buffer out, so that a buffer need not be [`Debug`](fmt::Debug).
+impl<B> fmt::Debug for Refused<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("why", &self.why).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Display for Refused<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl<B> core::error::Error for Refused<B> {}
+
+impl<B> From<Refused<B>> for Refusal {
+    fn from(refused: Refused<B>) -> Self {
+        refused.why
+    }
+}
+
+impl<B> From<Refused<B>> for Error {
+    fn from(refused: Refused<B>) -> Self {
+        Self::Caller(refused.why)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(why: Refusal) -> Self {
+        Self::Caller(why)
+    }
+}
+
 impl core::error::Error for Error {}
 impl core::error::Error for Refusal {}
+impl core::error::Error for DeviceFault {}
+impl core::error::Error for Gone {}

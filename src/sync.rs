@@ -3,9 +3,9 @@
 //! Everything that costs a locked instruction or a full fence on the I/O path goes through [`full_fence`] or a `Word`
 //! method, so that the tests can count them per I/O. Protocols here use full fences and never SeqCst *accesses*: loom
 //! treats those as acquire/release, and a fence says which two accesses it orders.
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Counts of what the I/O path spent; only this crate's tests see them.
@@ -33,9 +33,9 @@ fn count() {
 #[inline(always)]
 pub(crate) fn full_fence() {
     count();
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     core::sync::atomic::fence(Ordering::SeqCst);
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
 
@@ -43,9 +43,9 @@ pub(crate) fn full_fence() {
 #[inline(always)]
 pub(crate) fn light_fence(order: Ordering) {
     debug_assert!(!matches!(order, Ordering::SeqCst));
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     core::sync::atomic::fence(order);
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     loom::sync::atomic::fence(order);
 }
 
@@ -148,7 +148,10 @@ impl Tally {
 }
 
 /// Interior memory whose exclusive use is argued by a protocol; loom checks the argument.
-pub(crate) struct Guarded<T>(#[cfg(not(loom))] core::cell::UnsafeCell<T>, #[cfg(loom)] loom::cell::UnsafeCell<T>);
+pub(crate) struct Guarded<T>(
+    #[cfg(not(all(test, loom)))] core::cell::UnsafeCell<T>,
+    #[cfg(all(test, loom))] loom::cell::UnsafeCell<T>,
+);
 
 // SAFETY: the content is reached through `with` alone, whose contract is exclusive and ordered access; what may then
 // cross threads is the content, hence `T: Send`.
@@ -156,9 +159,9 @@ unsafe impl<T: Send> Sync for Guarded<T> {}
 
 impl<T> Guarded<T> {
     pub(crate) fn new(value: T) -> Self {
-        #[cfg(not(loom))]
+        #[cfg(not(all(test, loom)))]
         return Self(core::cell::UnsafeCell::new(value));
-        #[cfg(loom)]
+        #[cfg(all(test, loom))]
         return Self(loom::cell::UnsafeCell::new(value));
     }
 
@@ -168,12 +171,12 @@ impl<T> Guarded<T> {
     /// Nobody else touches the content meanwhile, and whoever did so before happens-before this call.
     #[inline(always)]
     pub(crate) unsafe fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        #[cfg(not(loom))]
+        #[cfg(not(all(test, loom)))]
         {
             // SAFETY: exclusive for the duration by this function's contract; the pointer is the cell's own.
             f(unsafe { &mut *self.0.get() })
         }
-        #[cfg(loom)]
+        #[cfg(all(test, loom))]
         self.0.with_mut(|p| {
             // SAFETY: as above; loom fails the model if another thread's access is not ordered.
             f(unsafe { &mut *p })

@@ -141,8 +141,7 @@ impl From<ConfigError> for BringUpError {
 }
 
 /// A step that failed, with the device in the state that it is in now. The device was told so (FAILED), if it got as far
-/// as being acknowledged.
-#[derive(Debug)]
+/// as being acknowledged. `?` turns it into its reason alone, [`BringUpError`], where the device is let go of.
 pub struct Failed<D> {
     /// Why.
     pub why: BringUpError,
@@ -156,7 +155,14 @@ impl<D> fmt::Display for Failed<D> {
     }
 }
 
-impl<D: fmt::Debug> core::error::Error for Failed<D> {}
+/// Shows the reason and leaves the device out, so that a transport need not be [`Debug`](fmt::Debug).
+impl<D> fmt::Debug for Failed<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failed").field("why", &self.why).finish_non_exhaustive()
+    }
+}
+
+impl<D> core::error::Error for Failed<D> {}
 
 /// For whoever is not going to try again: the device is let go of as it is.
 impl<D> From<Failed<D>> for BringUpError {

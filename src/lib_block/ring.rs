@@ -26,7 +26,8 @@
 //! in order, and all those that it takes before it publishes any answer to them. A completion entry may be once the
 //! client's head has passed it; credit sees to that.
 use crate::sync::{AtomicU64, Ordering, full_fence};
-#[cfg(not(loom))]
+use core::fmt;
+#[cfg(not(all(test, loom)))]
 use core::ptr::NonNull;
 
 /// Words of the header.
@@ -66,7 +67,7 @@ impl<'m> Rings<'m> {
     /// # Safety
     /// The memory is mapped, initialised, for `'m`. Others (the other side, in its own mapping) access it as atomics
     /// or not at all.
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     pub unsafe fn new(base: NonNull<u8>, entries: u16) -> Option<Self> {
         if !is_size(entries) || !base.as_ptr().addr().is_multiple_of(64) {
             return None;
@@ -86,7 +87,7 @@ impl<'m> Rings<'m> {
     }
 
     /// Rings of words that the caller has, as many of each as a power of two.
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     pub(crate) fn of(
         header: &'m [AtomicU64; HEADER],
         submissions: &'m [Entry],
@@ -148,6 +149,14 @@ const fn crossed(event: u32, before: u32, after: u32) -> bool {
 /// The other side's index is further ahead than its ring is long, or than what it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexJump;
+
+impl fmt::Display for IndexJump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the other side's index is further on than its ring is long")
+    }
+}
+
+impl core::error::Error for IndexJump {}
 
 /// What a server is to its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

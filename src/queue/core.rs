@@ -41,6 +41,8 @@ impl fmt::Display for Violation {
     }
 }
 
+impl core::error::Error for Violation {}
+
 /// How a request goes to the device.
 pub(crate) enum Shape {
     /// As one chain.

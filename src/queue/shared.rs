@@ -60,7 +60,7 @@ pub(super) struct Ends {
     pub(super) publishing: Publishing,
     pub(super) reaping: Reaping,
 }
-#[cfg(not(any(test, loom)))]
+#[cfg(not(test))]
 const _: () = assert!(size_of::<Ends>() <= 64);
 
 /// A queue that many threads submit to.

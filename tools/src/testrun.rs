@@ -28,6 +28,9 @@ const LIMIT: Duration = Duration::from_mins(20);
 /// What the loom models may take, building them included.
 const LOOM_LIMIT: Duration = Duration::from_mins(5);
 
+/// Packages of which a part can be left out, by their default features.
+const OPTIONAL_PARTS: [&str; 2] = ["--package=drv-virtio-block", "--package=blockd"];
+
 /// Runs the command.
 pub(crate) fn run(args: &Test) -> Result<ExitCode> {
     let size = match (args.quick, args.long) {
@@ -63,11 +66,27 @@ fn static_checks(all: &mut Steps<'_>) -> Result<()> {
         command.args(["clippy", "--package=image", "--features=freestanding", "--", "-D", "warnings"]);
         succeeds(&mut command, LIMIT)
     })?;
-    all.step("doc", || {
-        let mut command = image::cargo();
-        command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
-        succeeds(&mut command, LIMIT)
+    all.step("clippy without the optional parts", || {
+        for package in OPTIONAL_PARTS {
+            let arguments = ["clippy", package, "--no-default-features", "--", "-D", "warnings"];
+            succeeds(image::cargo().args(arguments), LIMIT)?;
+        }
+        Ok(())
+    })?;
+    all.step("doc", || documented(&["--workspace"]))?;
+    all.step("doc in every other feature set", || {
+        for package in OPTIONAL_PARTS {
+            documented(&[package, "--no-default-features"])?;
+        }
+        documented(&["--package=image", "--features=freestanding"])
     })
+}
+
+/// The documentation of what `arguments` choose, without a warning (an unresolved link is one).
+fn documented(arguments: &[&str]) -> Result<()> {
+    let mut command = image::cargo();
+    command.args(["doc", "--no-deps"]).args(arguments).env("RUSTDOCFLAGS", "-D warnings");
+    succeeds(&mut command, LIMIT)
 }
 
 fn rust_tests(all: &mut Steps<'_>, install: bool, size: Size) -> Result<()> {

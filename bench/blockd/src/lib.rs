@@ -6,7 +6,10 @@
 //! | [`survey`](mod@survey) | both copies of the partition table, checked; the disk and its partitions as extents |
 //! | [`refused`] | why nothing was published |
 //! | [`volume`] | what is asked of a device to be used; a window onto a part of one |
-//! | [`fat`], [`exercise`](mod@exercise) | files on a volume, written, read and compared (feature `fat`) |
+#![cfg_attr(
+    feature = "fat",
+    doc = "| [`fat`], [`exercise`](mod@exercise) | files on a volume, written, read and compared (feature `fat`) |"
+)]
 //!
 //! `no_std`, no allocation. It refuses to know who reads and writes the blocks: queues, messages and interrupts are the
 //! business of whoever implements [`media::Media`] and [`volume::Volume`].

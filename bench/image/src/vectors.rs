@@ -19,7 +19,7 @@ pub const LINES: usize = 192;
 pub const WAKE: u8 = 0xf0;
 /// The local timer.
 pub const TIMER: u8 = 0xf1;
-/// Ends the job that the processor runs; see [`kill`].
+/// Ends the job that the processor runs; see [`kill`](mod@crate::cpu::kill).
 pub const KILL: u8 = 0xf2;
 /// The local APIC's spurious interrupt: never acknowledged.
 pub const SPURIOUS: u8 = 0xff;

@@ -173,8 +173,8 @@ pub enum Why {
     NotFound,
 }
 
-/// A request that was not accepted, handed back whole.
-#[derive(Debug)]
+/// A request that was not accepted, handed back whole. `?` turns it into its reason alone, [`Why`], where the request is
+/// not wanted back.
 pub struct Refused<B> {
     /// Why.
     pub why: Why,
@@ -195,3 +195,24 @@ impl fmt::Display for Why {
 }
 
 impl core::error::Error for Why {}
+
+/// Shows the reason and leaves the buffer out, so that a buffer need not be [`Debug`](fmt::Debug).
+impl<B> fmt::Debug for Refused<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("why", &self.why).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Display for Refused<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl<B> core::error::Error for Refused<B> {}
+
+impl<B> From<Refused<B>> for Why {
+    fn from(refused: Refused<B>) -> Self {
+        refused.why
+    }
+}

@@ -22,6 +22,7 @@ use super::request::{Completion, Refused, Request, Tag, Why};
 use crate::lib_block::Status;
 use crate::lib_block::entry::{Data, Flags, Operation, Submission};
 use crate::lib_block::ring::{Announcement, ClientEnd, Rings, Stage, is_size};
+use core::fmt;
 use core::mem;
 
 /// What a server did that cannot be.
@@ -38,6 +39,20 @@ pub enum Fault {
     /// More bytes than asked for, or all of it done with fewer.
     WrongBytes,
 }
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IndexJump => "the server posted more completions than its ring is long",
+            Self::Malformed => "the server posted a completion that has no meaning",
+            Self::UnknownTag => "the server answered a request that is not in flight",
+            Self::WrongEpoch => "the server answered for another life of the driver",
+            Self::WrongBytes => "the server's count of bytes does not fit the request",
+        })
+    }
+}
+
+impl core::error::Error for Fault {}
 
 /// How client and server stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

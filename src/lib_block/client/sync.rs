@@ -19,6 +19,7 @@ use super::session::{Client, Replay, Resumed, Standing};
 use crate::lib_block::Status;
 use crate::lib_block::entry::Data;
 use crate::lib_block::message::Info;
+use core::fmt;
 use core::hint;
 
 /// Looks before the doorbell is asked for.
@@ -32,8 +33,7 @@ pub trait Wait {
     fn wait(&mut self);
 }
 
-/// A request that failed.
-#[derive(Debug)]
+/// A request that failed. `?` turns it into its [`Status`] alone where the buffer is not wanted back.
 pub struct Failed<B> {
     /// How.
     pub status: Status,
@@ -41,6 +41,28 @@ pub struct Failed<B> {
     pub moved: u32,
     /// The buffer, unless the server still has it: one that contradicted itself is not believed to be done with it.
     pub buffer: Option<B>,
+}
+
+/// Shows everything but the buffer, which therefore need not be [`Debug`](fmt::Debug).
+impl<B> fmt::Debug for Failed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Failed");
+        shown.field("status", &self.status).field("moved", &self.moved).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Display for Failed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, after {} blocks", self.status, self.moved)
+    }
+}
+
+impl<B> core::error::Error for Failed<B> {}
+
+impl<B> From<Failed<B>> for Status {
+    fn from(failed: Failed<B>) -> Self {
+        failed.status
+    }
 }
 
 impl<B> Failed<B> {

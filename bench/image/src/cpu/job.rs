@@ -1,6 +1,6 @@
 //! Work for other processors: a closure goes there, its result comes back, both sides halt while they wait.
 //!
-//! One job at a time per processor, run with interrupts on until it is done or killed ([`super::kill`]). The idle loop
+//! One job at a time per processor, run with interrupts on until it is done or killed ([`super::kill`](mod@super::kill)). The idle loop
 //! and the joiner sleep through [`irq::halt_until`]; each side makes its change visible first and then calls
 //! [`irq::wake`].
 

@@ -1,6 +1,6 @@
 //! The lock of the nucleus: a spin lock that nobody is killed with.
 //!
-//! Holding it is a shelter ([`super::kill`]), so a job that is abandoned has left every lock behind it unlocked and
+//! Holding it is a shelter ([`super::kill`](mod@super::kill)), so a job that is abandoned has left every lock behind it unlocked and
 //! what it guards whole. The locks of a job's own are its own affair.
 
 use super::kill::{enter, leave};

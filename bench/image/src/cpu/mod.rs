@@ -70,7 +70,7 @@ pub struct PerCpu {
     asleep: AtomicBool,
     index: AtomicU8,
     apic_id: AtomicU8,
-    /// Reasons not to kill the job; see [`kill`].
+    /// Reasons not to kill the job; see [`kill`](mod@kill).
     pub shelters: AtomicU32,
     /// The number of the last job that was posted here. The poster writes it.
     pub job: AtomicU64,
