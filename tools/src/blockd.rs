@@ -63,6 +63,13 @@ pub(crate) fn partitions(params: &Params, disk: &Disk) -> Result<Vec<Part>> {
         let there = parts.len();
         bail!("{}: clients={clients} and {there} partitions: lower clients or add partitions", path.display());
     };
+    if let Some(kept) = used.iter().find(|part| part.read_only && params.rw.changes()) {
+        let (name, number, rw, shown) = (&kept.name, kept.number, params.rw, path.display());
+        bail!(
+            "{shown}: partition {name} is read-only (attribute bit 60) and rw={rw} changes it: use rw=randread, or \
+             clear the bit if it may be changed (sgdisk -A {number}:clear:60 {shown})"
+        );
+    }
     let share = params.size / u64::from(SECTOR) / u64::from(params.clients);
     if let Some(short) = used.iter().find(|part| part.sectors < share) {
         let (name, [has, share]) = (&short.name, [short.sectors, share].map(|sectors| sectors * u64::from(SECTOR)));
@@ -185,6 +192,27 @@ mod tests {
             error("clients=1 size=8m")
         );
         assert!(error("clients=2 size=15m").contains("lower size"));
+    }
+
+    #[test]
+    fn a_read_only_partition_is_named_before_anything_starts_by_every_job_that_would_change_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        partitions::make(&path, 16 << 20, 3).unwrap();
+        partitions::protect(&path, 2).unwrap();
+        let words = format!("via=blockd partitions=on disk={}", path.display());
+        let job = |more: &str| Draft::of(&format!("{words} {more}")).unwrap().finish();
+        for rw in ["write", "randwrite", "rw", "randrw", "trim", "randtrim"] {
+            for verify in ["none", "crc32c"] {
+                let error = job(&format!("clients=2 rw={rw} verify={verify}")).unwrap_err().to_string();
+                let parts = ["partition p2 is read-only", &format!("rw={rw} "), "sgdisk -A 2:clear:60"];
+                assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+            }
+            job(&format!("clients=1 rw={rw}")).expect("the first partition may be changed");
+        }
+        for rw in ["read", "randread"] {
+            job(&format!("clients=2 rw={rw}")).expect("a read-only partition is read");
+        }
     }
 
     #[test]

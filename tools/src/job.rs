@@ -16,7 +16,7 @@ use crate::peers;
 use crate::pin::{self, Pins};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
-use workload::params::{Driver, Front, Indirect, Mode, Params, Rw, Submit, Verify, Via};
+use workload::params::{Driver, Front, Indirect, Mode, Params, Submit, Verify, Via};
 
 /// How long a timed job runs unless told otherwise.
 const RUNTIME_MS: u64 = 5_000;
@@ -53,7 +53,7 @@ impl Job {
 
     /// Whether the disk is changed.
     pub(crate) fn writes(&self) -> bool {
-        writes(self.params.rw)
+        self.params.rw.changes()
     }
 }
 
@@ -146,7 +146,7 @@ impl Draft {
             linux::contradictions(&self.params, |key| self.said(key))?;
         }
         let mut disk =
-            if backend.brings_disk() { Disk::Theirs } else { Disk::open(&self.disk, writes(self.params.rw))? };
+            if backend.brings_disk() { Disk::Theirs } else { Disk::open(&self.disk, self.params.rw.changes())? };
         if let Disk::Null { bytes } = &mut disk {
             *bytes = self.params.size.max(*bytes);
         }
@@ -271,11 +271,6 @@ fn vcpus(params: &Params) -> u16 {
     };
     let passed_on = shared || params.vectors <= queues;
     params.seats().saturating_add(u16::from(params.mode == Mode::Interrupt && owners > 1 && passed_on))
-}
-
-/// Whether the disk must be writable.
-fn writes(rw: Rw) -> bool {
-    !matches!(rw, Rw::Read | Rw::RandRead)
 }
 
 fn count(key: &str, value: &str, range: std::ops::RangeInclusive<u16>) -> Result<u16> {

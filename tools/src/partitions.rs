@@ -2,6 +2,8 @@
 //!
 //! Everything is laid out and signed by the crate `gpt`; only damage that no partitioner would do is done by hand.
 //! Sectors are of 512 bytes. Refuses to know who works on the partitions.
+mod repair;
+
 use anyhow::{Context, Result, bail, ensure};
 use gpt::disk::LogicalBlockSize;
 use gpt::header::{Header, read_header_from_arbitrary_device};
@@ -10,6 +12,7 @@ use gpt::partition::{Partition, file_read_partitions};
 use gpt::{GptConfig, partition_types};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use workload::params::SECTOR;
@@ -23,6 +26,8 @@ const ENTRY_BYTES: u32 = 128;
 /// Where a header has its CRC, and an entry its last sector.
 const HEADER_CRC: u64 = 16;
 const ENTRY_LAST: u64 = 40;
+/// Attribute bit 60: not to be written.
+const READ_ONLY: u64 = 1 << 60;
 
 /// A partition, in sectors of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +35,9 @@ pub(crate) struct Part {
     pub(crate) name: String,
     pub(crate) first: u64,
     pub(crate) sectors: u64,
+    /// Its number in the table, which partitioners take.
+    pub(crate) number: u32,
+    pub(crate) read_only: bool,
 }
 
 /// A partition table that agrees with itself: both headers, both arrays of entries, and what they describe.
@@ -66,14 +74,21 @@ pub(crate) fn make(path: &Path, bytes: u64, parts: u16) -> Result<Vec<Part>> {
     Ok(read(path)?.parts())
 }
 
-/// The table on the disk at `path`, unless any part of it is damaged or describes what cannot be.
+/// The table on the disk at `path`, unless any part of it is damaged or describes what cannot be; the error says why,
+/// and what helps.
 pub(crate) fn read(path: &Path) -> Result<Table> {
-    let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-    let remedy = "partition the disk anew (sgdisk)";
-    let table =
-        Table::of(&mut file).with_context(|| format!("{} has no sound partition table: {remedy}", path.display()))?;
+    let shown = path.display();
+    let mut file = File::open(path).with_context(|| format!("opening {shown}"))?;
+    let sectors = file.seek(SeekFrom::End(0)).with_context(|| format!("reading {shown}"))? / u64::from(SECTOR);
+    let table = match Table::of(&mut file) {
+        Ok(table) => table,
+        Err(error) => match repair::advice(&file, path, sectors) {
+            Some(advice) => bail!("{shown}: {advice}"),
+            None => return Err(error.context(format!("{shown} has no sound partition table"))),
+        },
+    };
     match table.fault() {
-        Some(fault) => bail!("{}: {fault}: {remedy}", path.display()),
+        Some(fault) => bail!("{shown}: {fault}: correct the entries, which leaves the data alone (gdisk {shown})"),
         None => Ok(table),
     }
 }
@@ -115,12 +130,14 @@ impl Table {
 
     /// The partitions, in the order of their entries.
     pub(crate) fn parts(&self) -> Vec<Part> {
-        let part = |entry: &Partition| Part {
+        let part = |(number, entry): (&u32, &Partition)| Part {
             name: entry.name.clone(),
             first: entry.first_lba,
             sectors: entry.last_lba + 1 - entry.first_lba,
+            number: *number,
+            read_only: entry.flags & READ_ONLY != 0,
         };
-        self.used().map(part).collect()
+        self.entries.iter().filter(|(_, entry)| entry.is_used()).map(part).collect()
     }
 }
 
@@ -171,6 +188,12 @@ impl Which {
     pub(crate) fn leaves_a_copy(self) -> bool {
         matches!(self, Self::PrimaryHeader | Self::BackupHeader | Self::PrimaryEntries)
     }
+}
+
+/// Marks the partition of that number as read-only.
+#[cfg(test)]
+pub(crate) fn protect(path: &Path, number: usize) -> Result<()> {
+    rewrite(path, |parts, _| parts[number - 1].flags |= READ_ONLY)
 }
 
 /// Damages the sound table on the disk at `path`.
@@ -263,7 +286,7 @@ mod tests {
             let (_folder, path) = disk(3);
             spoil(&path, which).unwrap();
             let error = read(&path).unwrap_err().to_string();
-            assert!(error.contains("sgdisk") && !error.contains('\n'), "{which:?}: {error}");
+            assert!(error.contains("gdisk") && !error.contains('\n'), "{which:?}: {error}");
             let sense = error.contains("overlap") || error.contains("may be");
             assert_eq!(sense, matches!(which, Which::Overlap | Which::BeyondEnd | Which::IntoTable), "{error}");
         }
@@ -358,6 +381,6 @@ mod tests {
         let tail = bytes.len() - 33 * 512;
         bytes[tail..].copy_from_slice(&other[tail..]);
         std::fs::write(&path, bytes).unwrap();
-        assert!(format!("{:#}", read(&path).unwrap_err()).contains("the two tables differ"));
+        assert!(format!("{:#}", read(&path).unwrap_err()).contains("copies of its partition table differ"));
     }
 }

@@ -69,7 +69,7 @@ fn contradictions_of_blockd_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let plain = folder.path().join("plain.raw");
     std::fs::File::create(&plain).unwrap().set_len(1 << 20).unwrap();
-    blockd(&["--partitions=on", &format!("--disk={}", plain.display())], &["plain.raw", "no sound partition table"]);
+    blockd(&["--partitions=on", &format!("--disk={}", plain.display())], &["plain.raw", "it has no partition table"]);
 }
 
 #[test]

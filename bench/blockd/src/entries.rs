@@ -22,6 +22,11 @@ pub(crate) struct Found {
     pub(crate) wrong: Option<Wrong>,
 }
 
+/// Whether the entries from `lba` on lie on the disk, as those of its own table do and those of another may not.
+pub(crate) fn are_inside<M: Media>(facts: &Facts, lba: u64, reader: &Reader<'_, M>) -> bool {
+    lba + facts.entries_bytes().div_ceil(reader.block_size()) as u64 <= reader.blocks()
+}
+
 /// Reads the entries from `lba` on and compares their checksum; keeps the used ones in `found` if there is one.
 pub(crate) fn read<M: Media>(
     reader: &mut Reader<'_, M>,

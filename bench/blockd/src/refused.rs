@@ -1,4 +1,7 @@
-//! Why a disk was not published: one reason, one line.
+//! Why a disk was not published: one reason, one line, and what can be done about it.
+//!
+//! No advice loses data: it names a repair that keeps what is on the disk, or says that the disk is to be copied before
+//! anything is written. `sgdisk -e` writes both copies of a table anew, from the sound one, where they belong.
 //!
 //! Three kinds: the disk itself ([`Refused`]), one copy of its table ([`Fault`]: the other copy may still serve), and
 //! what a table says that its checksums vouch for ([`Wrong`]: no other copy helps, because this one was meant so).
@@ -9,7 +12,8 @@
 //! let both: Refused<&str> = Refused::NoGoodCopy { primary: Fault::HeaderCrc, backup: Fault::Read("medium error") };
 //! assert_eq!(
 //!     both.to_string(),
-//!     "no good copy of the partition table: primary: wrong checksum of the header; backup: medium error",
+//!     "no good copy of the partition table: primary: wrong checksum of the header; backup: medium error: \
+//!      copy the disk before any repair",
 //! );
 //! assert_eq!(
 //!     Refused::<&str>::Table(Wrong::Overlap { first: 1, second: 4 }).to_string(),
@@ -37,6 +41,20 @@ pub enum Refused<E> {
     Unprotected,
     /// A protective record on a disk that has no room for a table.
     NoRoom,
+    /// A sound primary header was made for a shorter disk, and there is no backup copy at the end of this one.
+    Grown {
+        /// Logical blocks of the disk.
+        blocks: u64,
+        /// Those of the disk that the table was made for.
+        before: u64,
+    },
+    /// A sound primary header was made for a longer disk, whose end is missing.
+    Shrunk {
+        /// Logical blocks of the disk.
+        blocks: u64,
+        /// Those of the disk that the table was made for.
+        before: u64,
+    },
     /// Neither copy of the table can be trusted.
     NoGoodCopy {
         /// What is wrong with the primary copy.
@@ -69,6 +87,11 @@ pub enum Fault<E> {
     MyLba(u64),
     /// The header names a block for the other copy where that cannot be.
     AlternateLba(u64),
+    /// Nothing is wrong with the copy but that it was made for a disk of another length.
+    OtherDisk {
+        /// Logical blocks of that disk.
+        blocks: u64,
+    },
     /// Entries of a size that is not served.
     EntrySize(u32),
     /// More entries than are served, or none.
@@ -111,13 +134,33 @@ impl<E: Display> Display for Refused<E> {
         match self {
             Self::Shape { block_size, blocks } => write!(f, "a disk of {blocks} blocks of {block_size} bytes"),
             Self::Media(error) => write!(f, "the disk cannot be read: {error}"),
-            Self::Mbr(what) => write!(f, "not a protective master boot record: {what}"),
-            Self::Unprotected => f.write_str("a GUID partition table without a protective master boot record"),
+            Self::Mbr(what) => write!(
+                f,
+                "not a protective master boot record: {what}: use the disk whole, or copy it before its tables are joined"
+            ),
+            Self::Unprotected => f.write_str(
+                "a GUID partition table without a protective master boot record: it may be left over: copy the disk \
+                 before either is written anew",
+            ),
             Self::NoRoom => f.write_str("a disk too small for the partition table that it announces"),
-            Self::NoGoodCopy { primary, backup } => {
-                write!(f, "no good copy of the partition table: primary: {primary}; backup: {backup}")
-            }
-            Self::CopiesDiffer => f.write_str("the two copies of the partition table differ, and both are sound"),
+            Self::Grown { blocks, before } => write!(
+                f,
+                "a disk of {blocks} blocks with a partition table for {before}, as after a copy to a larger disk: move \
+                 the backup header to its end, which keeps the data (sgdisk -e)"
+            ),
+            Self::Shrunk { blocks, before } => write!(
+                f,
+                "a disk of {blocks} blocks with a partition table for {before}, as after a copy to a smaller disk: \
+                 copy it anew to a disk of as many blocks; what lay behind the end is not here"
+            ),
+            Self::NoGoodCopy { primary, backup } => write!(
+                f,
+                "no good copy of the partition table: primary: {primary}; backup: {backup}: copy the disk before any repair"
+            ),
+            Self::CopiesDiffer => f.write_str(
+                "the two copies of the partition table differ, and both are sound: copy the disk, then keep the right \
+                 one (gdisk, r)",
+            ),
             Self::Table(wrong) => Display::fmt(wrong, f),
         }
     }
@@ -134,6 +177,7 @@ impl<E: Display> Display for Fault<E> {
             Self::Reserved => f.write_str("reserved field in use"),
             Self::MyLba(lba) => write!(f, "the header says that it is block {lba}"),
             Self::AlternateLba(lba) => write!(f, "the other copy cannot be at block {lba}"),
+            Self::OtherDisk { blocks } => write!(f, "made for a disk of {blocks} blocks"),
             Self::EntrySize(size) => write!(f, "entries of {size} bytes"),
             Self::EntryCount(count) => write!(f, "{count} entries"),
             Self::Usable => f.write_str("usable blocks where none can be"),

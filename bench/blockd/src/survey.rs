@@ -131,7 +131,7 @@ pub struct Published {
 pub fn survey<M: Media>(media: &mut M) -> Result<Published, Refused<M::Error>> {
     let mut reader = Reader::new(media)?;
     let blocks = reader.blocks();
-    let protective = mbr::is_protective(reader.block(0).map_err(Refused::Media)?, blocks).map_err(Refused::Mbr)?;
+    let protective = mbr::is_protective(reader.block(0).map_err(Refused::Media)?).map_err(Refused::Mbr)?;
     let mut published = Published {
         block_size: reader.block_size() as u32,
         whole: Extent { first: 0, blocks },
@@ -161,6 +161,10 @@ pub fn survey<M: Media>(media: &mut M) -> Result<Published, Refused<M::Error>> {
         (Ok(_), Ok(_)) => return Err(Refused::CopiesDiffer),
         (Ok(facts), Err(_)) => (facts, Some(Side::Backup)),
         (Err(_), Ok(facts)) => (facts, Some(Side::Primary)),
+        (Err(Fault::OtherDisk { blocks: before }), Err(_)) if before < blocks => {
+            return Err(Refused::Grown { blocks, before });
+        }
+        (Err(Fault::OtherDisk { blocks: before }), Err(_)) => return Err(Refused::Shrunk { blocks, before }),
         (Err(primary), Err(backup)) => return Err(Refused::NoGoodCopy { primary, backup }),
     };
     if let Some(wrong) = found.wrong {
@@ -175,7 +179,21 @@ pub fn survey<M: Media>(media: &mut M) -> Result<Published, Refused<M::Error>> {
 /// Reads one copy of the table; its entries are kept in `found` if there is one.
 fn copy<M: Media>(reader: &mut Reader<'_, M>, side: Side, found: Option<&mut Found>) -> Result<Facts, Fault<M::Error>> {
     let blocks = reader.blocks();
-    let (facts, lba) = header::check(reader.block(side.places(blocks).0).map_err(Fault::Read)?, side, blocks)?;
-    entries::read(reader, &facts, lba, found)?;
-    Ok(facts)
+    let header = reader.block(side.places(blocks).0).map_err(Fault::Read)?;
+    match header::check(header, side, blocks) {
+        Ok((facts, lba)) => entries::read(reader, &facts, lba, found).map(|()| facts),
+        // A primary copy whose only fault is where the other one is was made for a disk of another length.
+        Err(Fault::AlternateLba(last)) if side == Side::Primary => {
+            let before = last.checked_add(1).filter(|before| *before >= SMALLEST);
+            let other = before.and_then(|before| Some((before, header::check::<M::Error>(header, side, before).ok()?)));
+            match other {
+                Some((before, (facts, lba))) if entries::are_inside(&facts, lba, reader) => {
+                    entries::read(reader, &facts, lba, None)?;
+                    Err(Fault::OtherDisk { blocks: before })
+                }
+                _ => Err(Fault::AlternateLba(last)),
+            }
+        }
+        Err(fault) => Err(fault),
+    }
 }

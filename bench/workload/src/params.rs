@@ -295,6 +295,16 @@ impl Rw {
         matches!(self, Self::ReadWrite | Self::RandRw)
     }
 
+    /// The I/Os discard.
+    pub const fn trims(self) -> bool {
+        matches!(self, Self::Trim | Self::RandTrim)
+    }
+
+    /// Some of the I/Os change the disk: they write or discard.
+    pub const fn changes(self) -> bool {
+        self.writes() || self.trims()
+    }
+
     /// Some of the I/Os write.
     pub const fn writes(self) -> bool {
         matches!(self, Self::Write | Self::RandWrite) || self.is_mixed()

@@ -208,23 +208,118 @@ fn protection_without_a_table_publishes_nothing() {
 
 type Spoil = fn(&mut [u8]);
 
+/// The size of a protective record's only partition, in its first slot.
+fn size(record: &mut [u8], blocks: u32) {
+    record[458..462].copy_from_slice(&blocks.to_le_bytes());
+}
+
 #[test]
-fn a_record_that_protects_and_more_publishes_nothing() {
-    let spoil: [(Spoil, _); 5] = [
-        (|record| record[466] = 0x0C, "it names other partitions"),
-        (|record| record[466] = 0xEE, "it names other partitions"),
-        (|record| record[454] = 2, "it does not begin at block 1"),
-        (|record| record[458..462].fill(0), "it does not end within the disk"),
-        (|record| record[458..462].copy_from_slice(&2048u32.to_le_bytes()), "it does not end within the disk"),
+fn a_record_that_names_other_partitions_beside_the_protective_one_publishes_nothing() {
+    let spoil: [Spoil; 4] = [
+        |record| record[466] = 0x0C,
+        |record| record[466] = 0xEE,
+        |record| record[498] = 0x83,
+        |record| (record[450], record[466]) = (0x07, 0xEE),
     ];
-    for (spoil, what) in spoil {
+    for spoil in spoil {
         let mut disk = Disk::partitioned(512);
         spoil(disk.header(0));
-        assert_eq!(survey(&mut disk).unwrap_err(), Refused::Mbr(what));
+        assert_eq!(survey(&mut disk).unwrap_err(), Refused::Mbr("it names other partitions"));
     }
     let mut disk = Disk::partitioned(512);
-    disk.header(0)[458..462].fill(0xFF);
-    assert!(survey(&mut disk).is_ok(), "all ones stand for a size that does not fit");
     disk.bad.push(0);
     assert_eq!(survey(&mut disk).unwrap_err(), Refused::Media("medium error"));
+}
+
+/// What tools make of a protective record, and machines that look at it.
+const ODD_RECORDS: [(&str, Spoil); 13] = [
+    ("no size", |record| size(record, 0)),
+    ("one sector too many", |record| size(record, 2048)),
+    ("a size of all ones on a small disk", |record| size(record, u32::MAX)),
+    ("the size of a larger disk", |record| size(record, 1 << 20)),
+    ("the size of a smaller disk", |record| size(record, 512)),
+    ("a size of one", |record| size(record, 1)),
+    ("no beginning", |record| record[454..458].fill(0)),
+    ("another beginning", |record| record[454] = 63),
+    ("no cylinders", |record| (record[447..450].fill(0), record[451..454].fill(0)).0),
+    ("cylinders of all ones", |record| (record[447..450].fill(0xFF), record[451..454].fill(0xFF)).0),
+    ("a bootable flag", |record| record[446] = 0x80),
+    ("boot code and a signature of the disk", |record| record[..446].fill(0x5A)),
+    ("another slot, and a bootable one of no type", |record| {
+        record.copy_within(446..462, 462);
+        record[446..462].fill(0);
+        (record[446], record[458]) = (0x80, 1);
+    }),
+];
+
+#[test]
+fn whatever_a_protective_record_says_of_its_place_two_sound_copies_decide() {
+    for block in BLOCKS {
+        let mut plain = Disk::partitioned(block);
+        let sound = survey(&mut plain).unwrap();
+        for (what, spoil) in ODD_RECORDS {
+            let mut disk = plain.clone();
+            spoil(disk.header(0));
+            assert_eq!(survey(&mut disk).unwrap(), sound, "{what}");
+            // One copy serves as well as it does behind any other record.
+            disk.header(1).fill(0);
+            assert_eq!(survey(&mut disk).unwrap().degraded, Some(Side::Primary), "{what}");
+            let last = disk.last();
+            disk.header(last).fill(0);
+            assert!(matches!(survey(&mut disk), Err(Refused::NoGoodCopy { .. })), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_was_copied_to_a_larger_one_is_told_to_move_its_backup_header() {
+    for block in BLOCKS {
+        for more in [1, 7, 2048] {
+            let mut disk = Disk::partitioned(block);
+            disk.bytes.resize((2048 + more) * block, 0);
+            let refused = survey(&mut disk).unwrap_err();
+            assert_eq!(refused, Refused::Grown { blocks: 2048 + more as u64, before: 2048 });
+            let text = refused.to_string();
+            assert!(text.contains("larger disk") && text.contains("sgdisk -e"), "{text}");
+            // Anything may stand at the new end, but a table of its own.
+            disk.bytes[(2047 + more) * block..].fill(0xA5);
+            assert_eq!(survey(&mut disk).unwrap_err(), refused);
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_was_copied_to_a_smaller_one_is_not_told_to_write_anything() {
+    for block in BLOCKS {
+        for less in [1, 33, 1024, 2000] {
+            let mut disk = Disk::partitioned(block);
+            disk.bytes.truncate((2048 - less) * block);
+            let refused = survey(&mut disk).unwrap_err();
+            assert_eq!(refused, Refused::Shrunk { blocks: 2048 - less as u64, before: 2048 });
+            let text = refused.to_string();
+            assert!(text.contains("smaller disk") && !text.contains("sgdisk"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn advice_fits_a_line_of_the_report_and_never_says_to_partition_anew() {
+    let long = || Fault::<&str>::AlternateLba(u64::MAX);
+    let all = [
+        Refused::Shape { block_size: u32::MAX, blocks: u64::MAX },
+        Refused::Media("medium error"),
+        Refused::Mbr("it names other partitions"),
+        Refused::Unprotected,
+        Refused::NoRoom,
+        Refused::Grown { blocks: u64::MAX, before: u64::MAX },
+        Refused::Shrunk { blocks: u64::MAX, before: u64::MAX },
+        Refused::NoGoodCopy { primary: long(), backup: long() },
+        Refused::CopiesDiffer,
+        Refused::Table(Wrong::SameGuid { first: u32::MAX, second: u32::MAX }),
+    ];
+    for refused in all {
+        let text = format!("blockd publishes nothing: {refused}");
+        assert!(text.len() <= 256 && !text.contains('\n'), "{} bytes: {text}", text.len());
+        assert!(!text.contains("anew (") && !text.contains("zap") && !text.contains("partition the disk"), "{text}");
+    }
 }

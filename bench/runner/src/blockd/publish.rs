@@ -169,7 +169,9 @@ pub(crate) fn survey<G: Ground>(ground: &G, front: &mut Front<G>, params: &Param
         ground.remark(&format!("blockd: {name}: {} blocks from {} on", extent.blocks, extent.first));
     }
     if let Some(side) = found.degraded {
-        let text = format_args!("blockd: the {side:?} copy of the partition table is damaged: the other one is used");
+        let text = format_args!(
+            "blockd: the {side:?} copy of the partition table is damaged: the other one is used; sgdisk -e restores it"
+        );
         ground.say(&Line::Note(Note::new(text)));
     }
     let read_only = front.geometry().is_some_and(|geometry| geometry.read_only);
