@@ -14,7 +14,7 @@
 /*
  The version of these functions and structures, for `vblk_options.abi`.
  */
-#define VBLK_ABI 1
+#define VBLK_ABI 2
 
 /*
  Done.
@@ -47,7 +47,8 @@
 #define VBLK_RANGE -5
 
 /*
- Blame: caller. Not a multiple of the block size.
+ Blame: caller. A place or a length is not a multiple of the block size, or a buffer does not begin at one; see
+ `vblk_info.block_size`.
  */
 #define VBLK_UNALIGNED -6
 
@@ -200,7 +201,8 @@ struct vblk_info {
    */
   uint64_t max_transfer;
   /*
-   Places, lengths and buffers are multiples of this many bytes.
+   Places and lengths are multiples of this many bytes, and so are the addresses at which buffers begin (of 4096 where
+   blocks are larger: pieces from `vblk_alloc` begin at pages).
    */
   uint32_t block_size;
   /*
@@ -292,8 +294,9 @@ extern "C" {
 
 /*
  Opens the vhost-user-blk back-end whose socket is at `path`: `VBLK_OK` and the device in `*device`, or a code, NULL in
- `*device` and one line in `why` that says what to do. A back-end that is not there is waited for, for a second. The
- device belongs to this process: a forked child must not use it. It is used until `vblk_close`.
+ `*device` and one line in `why` that says what to do: `VBLK_INVALID` for options out of range and a path that is empty,
+ longer than the 107 bytes of a socket's, or of something else; `VBLK_GONE` where no back-end answers. One that is not
+ there is waited for, for a second. What failed keeps neither memory nor connection. The device belongs to this process: a forked child must not use it. It is used until `vblk_close`.
 
  # Safety
  `path`: a text that ends with 0. `options`: one structure. `device`: where a pointer goes. `why`: `why_len` bytes, or
@@ -325,7 +328,7 @@ int32_t vblk_get_info(const struct vblk_device *device, struct vblk_info *info);
 
 /*
  Memory that the device shares, for buffers: `bytes` of it, beginning at a page, zeroed when it is first handed out.
- NULL: `device` is NULL, or no such piece is left of `vblk_options.memory`.
+ NULL: `device` is NULL, `bytes` is 0, or no such piece is left of `vblk_options.memory`.
 
  # Safety
  `device`: open, or NULL.

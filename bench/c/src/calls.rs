@@ -53,8 +53,9 @@ unsafe fn store_text(place: *mut c_char, len: usize, text: &str) {
 }
 
 /// Opens the vhost-user-blk back-end whose socket is at `path`: `VBLK_OK` and the device in `*device`, or a code, NULL in
-/// `*device` and one line in `why` that says what to do. A back-end that is not there is waited for, for a second. The
-/// device belongs to this process: a forked child must not use it. It is used until `vblk_close`.
+/// `*device` and one line in `why` that says what to do: `VBLK_INVALID` for options out of range and a path that is empty,
+/// longer than the 107 bytes of a socket's, or of something else; `VBLK_GONE` where no back-end answers. One that is not
+/// there is waited for, for a second. What failed keeps neither memory nor connection. The device belongs to this process: a forked child must not use it. It is used until `vblk_close`.
 ///
 /// # Safety
 /// `path`: a text that ends with 0. `options`: one structure. `device`: where a pointer goes. `why`: `why_len` bytes, or
@@ -129,7 +130,7 @@ pub unsafe extern "C" fn vblk_get_info(device: *const vblk_device, info: *mut vb
 }
 
 /// Memory that the device shares, for buffers: `bytes` of it, beginning at a page, zeroed when it is first handed out.
-/// NULL: `device` is NULL, or no such piece is left of `vblk_options.memory`.
+/// NULL: `device` is NULL, `bytes` is 0, or no such piece is left of `vblk_options.memory`.
 ///
 /// # Safety
 /// `device`: open, or NULL.

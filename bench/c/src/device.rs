@@ -1,10 +1,11 @@
 //! A device from opening to closing: its memory, its queues, the session that holds it.
 //!
 //! Rings and buffers are in one memory, which the back-end maps: rings in front, then the pages that callers get. What
-//! queues borrow lives in a [`Ground`] on the heap, which goes when the device does. It refuses to know requests, and C.
+//! queues borrow lives in a [`Ground`] on the heap, which goes with the device. It refuses to know requests, and C.
 //!
-//! Closing stops the device, or waits until a back-end that is gone let go of the memory; only then is memory unmapped.
-//! If neither happens in time, the memory stays mapped for good: what might still be written is never reused.
+//! Closing stops the device, or waits until a back-end that is gone let go of the memory. If neither happens in time, and
+//! wherever opening fails, the connection and the memory go all the same: a back-end reaches the memory through a mapping
+//! of its own, of a file that nobody else uses afterwards. What it still stores goes there, and nowhere into this process.
 use crate::pages::{Kept, Pages};
 use crate::queue::{Common, Lent, vblk_queue};
 use crate::types::{
@@ -68,15 +69,12 @@ impl vblk_device {
         let ground = NonNull::from(Box::leak(Box::new(Ground { memory, private, place: None })));
         // SAFETY: a box of our own. It is freed below if nothing came of it, or by `close` once nothing borrows it.
         let opened = Self::bring_up(path, options, ring, polled, ground, unsafe { &mut *ground.as_ptr() });
-        if let Err(Failed { refused, idle }) = opened {
-            if idle {
-                // SAFETY: the box from above; the device never learned of its memory or let go of it, and what borrowed
-                // it ended with `bring_up`.
-                drop(unsafe { Box::from_raw(ground.as_ptr()) });
-            }
-            return Err(refused);
+        if opened.is_err() {
+            // SAFETY: the box from above; what borrowed it ended with `bring_up`. See the module's text for a back-end
+            // that may still have the memory.
+            drop(unsafe { Box::from_raw(ground.as_ptr()) });
         }
-        opened.map_err(|failed| failed.refused)
+        opened
     }
 
     fn bring_up(
@@ -86,18 +84,19 @@ impl vblk_device {
         polled: bool,
         owned: NonNull<Ground>,
         ground: &'static mut Ground,
-    ) -> Result<Box<Self>, Failed> {
+    ) -> Result<Box<Self>, Refused> {
         let Ground { memory, private, place } = ground;
         let memory: &'static SharedMemory = memory;
         let count = options.queues as u16;
         let vectors = if polled { 0 } else { count + 1 };
         let connecting = Options { vectors, queue_size: ring.0, ..Options::default() };
-        let (connection, transport) = Connection::open_within(path, memory, connecting, COMING)?;
-        let platform = connection.platform().map_err(ConnectError::from)?;
+        let opened = Connection::open_within(path, memory, connecting, COMING).map_err(|why| not_connected(&why));
+        let (connection, transport) = opened?;
+        let platform = connection.platform().map_err(|why| not_connected(&why.into()))?;
         let rings = memory.take(options.queues as usize * RINGS);
         let buffers = memory.take(memory.left());
         let (Some(rings), Some(buffers)) = (rings, buffers) else {
-            return Err(Failed::idle(VBLK_SYSTEM, "no memory for the rings".to_owned()));
+            return Err((VBLK_SYSTEM, "no memory for the rings".to_owned()));
         };
         let (mut region, mut arena) = (rings.into_region(), Arena::new(private));
         let mode = if polled { CompletionMode::Polled } else { CompletionMode::Interrupt };
@@ -107,13 +106,12 @@ impl vblk_device {
             let options = QueueOptions { size, chaining: ring.1, ..QueueOptions::default() };
             Prepared::<Lent>::new(&options, geometry, &mut region, &mut arena)
         };
-        let (mut session, prepared) = Session::start(&connection, transport, &platform, &wishes, place, lay_out)?;
+        let (mut session, prepared) =
+            Session::start(&connection, transport, &platform, &wishes, place, lay_out).map_err(not_started)?;
         let found = prepared.len();
         let slots = prepared.iter().map(Prepared::slots).min().unwrap_or(0);
         let pages = Pages::new(buffers.base(), buffers.len());
-        let common =
-            Common { pages, platform, watch: Arc::clone(connection.watch()), polled, gone: AtomicBool::new(false) };
-        let common = Arc::new(common);
+        let (watch, gone) = (Arc::clone(connection.watch()), AtomicBool::new(false));
         let refused = if found < usize::from(count) {
             Some(format!(
                 "the device has {found} queues, {count} were asked for: start the back-end with num-queues={count}"
@@ -124,18 +122,22 @@ impl vblk_device {
             None
         };
         if let Some(why) = refused {
-            let idle = session.stop(&common.platform).is_ok();
-            return Err(Failed { refused: (VBLK_INVALID, why), idle });
+            // Whether it stops or not, the connection ends here and the memory with it.
+            let _ = session.stop(&platform);
+            return Err((VBLK_INVALID, why));
         }
-        let Some(running) = session.running() else { return Err(SessionError::OutOfStep.into()) };
+        let Some(running) = session.running() else { return Err(not_started(SessionError::OutOfStep)) };
         let info = facts(running.geometry(), count, slots, polled);
+        // A power of two; pieces begin at pages, whatever the blocks.
+        let odd = PAGE.min(info.block_size as usize) - 1;
+        let common = Arc::new(Common { pages, platform, watch, polled, odd, gone });
         let plan = running.vectors().clone();
         let queues = prepared.into_iter().zip(0..).map(|(prepared, number)| {
             let own = plan.queue(QueueId(number)).map_or(Badges::NONE, |grant| grant.badge.alone());
             let bell = session.doorbell(QueueId(number))?;
             Ok(vblk_queue::new(Arc::clone(&common), prepared.owned(bell), own))
         });
-        let queues = queues.collect::<Result<_, SessionError>>()?;
+        let queues = queues.collect::<Result<_, SessionError>>().map_err(not_started)?;
         Ok(Box::new(Self { queues, common, info, session: ManuallyDrop::new(session), ground: owned }))
     }
 
@@ -173,21 +175,18 @@ impl vblk_device {
         if entered.len() < self.queues.len() {
             return VBLK_BUSY;
         }
-        if self.session.stop(&self.common.platform).is_err() {
-            // The queues, and the ground that they stand on, stay: see the module's text.
-            return VBLK_GONE;
-        }
-        if let Some(proof) = self.session.proof() {
-            for inner in &mut entered {
-                inner.end(&proof);
-            }
+        let code = if self.session.stop(&self.common.platform).is_ok() { VBLK_OK } else { VBLK_GONE };
+        let proof = self.session.proof();
+        for inner in &mut entered {
+            inner.end(proof.as_ref());
         }
         drop(entered);
         // SAFETY: once, here; by the contract nobody uses the session again.
         unsafe { ManuallyDrop::drop(&mut self.session) };
-        // SAFETY: the box that `open` leaked; the queues, which borrowed from it, and the session ended above.
+        // SAFETY: the box that `open` leaked; the queues, which borrowed from it, and the session ended above. See the
+        // module's text for a back-end that may still have the memory.
         drop(unsafe { Box::from_raw(self.ground.as_ptr()) });
-        VBLK_OK
+        code
     }
 }
 
@@ -248,34 +247,22 @@ fn facts(geometry: &Geometry, queues: u16, slots: u16, polled: bool) -> vblk_inf
     }
 }
 
-/// What came of bringing a device up that did not come up.
-struct Failed {
-    refused: Refused,
-    /// The device has no use of the memory.
-    idle: bool,
+/// Why there is no connection: what was given cannot be one, or there is no back-end, or the system has no room.
+fn not_connected(why: &ConnectError) -> Refused {
+    let code = match why {
+        ConnectError::System(_) => VBLK_SYSTEM,
+        ConnectError::NotASocket(_) | ConnectError::NoPath | ConnectError::PathTooLong(_) => VBLK_INVALID,
+        _ => VBLK_GONE,
+    };
+    (code, why.to_string())
 }
 
-impl Failed {
-    fn idle(code: i32, why: String) -> Self {
-        Self { refused: (code, why), idle: true }
-    }
-}
-
-impl From<ConnectError> for Failed {
-    fn from(why: ConnectError) -> Self {
-        let code = if matches!(why, ConnectError::System(_)) { VBLK_SYSTEM } else { VBLK_GONE };
-        Self::idle(code, why.to_string())
-    }
-}
-
-impl From<SessionError> for Failed {
-    fn from(why: SessionError) -> Self {
-        match why {
-            SessionError::Connect(why) => why.into(),
-            SessionError::Prepare(why) => Self::idle(VBLK_INVALID, why.to_string()),
-            // Whether the device answered the reset that follows a failure is not known.
-            SessionError::Device(_, Some(_)) => Self { refused: (VBLK_GONE, why.to_string()), idle: false },
-            why => Self { refused: (VBLK_DEVICE, why.to_string()), idle: false },
-        }
+/// Why the device behind a connection did not come up.
+fn not_started(why: SessionError) -> Refused {
+    match why {
+        SessionError::Connect(why) => not_connected(&why),
+        SessionError::Prepare(why) => (VBLK_INVALID, why.to_string()),
+        SessionError::Device(_, Some(_)) => (VBLK_GONE, why.to_string()),
+        why => (VBLK_DEVICE, why.to_string()),
     }
 }

@@ -34,9 +34,12 @@ impl Pages {
         self.owners.len()
     }
 
-    /// A piece of at least `bytes` bytes, from 1; `None` when no such row of pages is free.
+    /// A piece of at least `bytes` bytes; `None` when that is none, or no such row of pages is free.
     pub(crate) fn take(&self, bytes: usize) -> Option<NonNull<u8>> {
-        let wanted = bytes.max(1).div_ceil(PAGE);
+        let wanted = bytes.div_ceil(PAGE);
+        if wanted == 0 {
+            return None;
+        }
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let mut row = 0;
         for (at, owner) in self.owners.iter().enumerate() {

@@ -58,6 +58,8 @@ pub(crate) struct Common {
     pub(crate) platform: LinuxPlatform,
     pub(crate) watch: Arc<Watch>,
     pub(crate) polled: bool,
+    /// The bits that are 0 in the address of every buffer.
+    pub(crate) odd: usize,
     /// The back-end was found gone.
     pub(crate) gone: AtomicBool,
 }
@@ -163,6 +165,9 @@ impl vblk_queue {
         }
         let length = u32::try_from(asked.length).map_err(|_| VBLK_INVALID)?;
         let address = asked.buffer.addr();
+        if address & self.common.odd != 0 {
+            return Err(VBLK_UNALIGNED);
+        }
         let piece = self.common.pages.holding(address, asked.length).ok_or(VBLK_NOT_SHARED)?;
         Ok(Lent { segments: [Segment::new(DeviceAddress(address as u64), length)], piece: piece as u32 })
     }
@@ -270,10 +275,10 @@ fn without_data(asked: &vblk_request, lba: Lba) -> Result<Request<Lent>, i32> {
 }
 
 impl Inner {
-    /// After the device was stopped: the queue and what was in flight in it are over.
-    pub(crate) fn end(&mut self, proof: &Quiesced<'_>) {
-        if let Some(driven) = self.driven.take() {
-            // Nobody is left to be told; the memory of both goes with the device.
+    /// The queue and what was in flight in it are over; `proof`: the device was stopped.
+    pub(crate) fn end(&mut self, proof: Option<&Quiesced<'_>>) {
+        // Nobody is left to be told. Without a proof the queue is dropped with what is in flight: a [`Lent`] owns nothing.
+        if let (Some(driven), Some(proof)) = (self.driven.take(), proof) {
             let _ = driven.reclaim(proof, |_| ());
         }
     }

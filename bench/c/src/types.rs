@@ -3,7 +3,7 @@ use drv_virtio_block::request::{Error, Refusal};
 use std::ffi::{CStr, c_void};
 
 /// The version of these functions and structures, for `vblk_options.abi`.
-pub const VBLK_ABI: u32 = 1;
+pub const VBLK_ABI: u32 = 2;
 
 /// Done.
 pub const VBLK_OK: i32 = 0;
@@ -17,7 +17,8 @@ pub const VBLK_BUSY: i32 = -3;
 pub const VBLK_NOT_SHARED: i32 = -4;
 /// Blame: caller. Beyond the capacity.
 pub const VBLK_RANGE: i32 = -5;
-/// Blame: caller. Not a multiple of the block size.
+/// Blame: caller. A place or a length is not a multiple of the block size, or a buffer does not begin at one; see
+/// `vblk_info.block_size`.
 pub const VBLK_UNALIGNED: i32 = -6;
 /// Blame: caller. A change of a read-only medium.
 pub const VBLK_READ_ONLY: i32 = -7;
@@ -89,7 +90,8 @@ pub struct vblk_info {
     pub capacity: u64,
     /// Most bytes of one read or write. What is above the device's own limits is cut inside.
     pub max_transfer: u64,
-    /// Places, lengths and buffers are multiples of this many bytes.
+    /// Places and lengths are multiples of this many bytes, and so are the addresses at which buffers begin (of 4096 where
+    /// blocks are larger: pieces from `vblk_alloc` begin at pages).
     pub block_size: u32,
     /// Queues in use.
     pub queues: u32,
@@ -174,7 +176,7 @@ pub(crate) fn text_of(code: i32) -> &'static CStr {
         VBLK_BUSY => c"caller: in use by another thread, or by a request that is not over",
         VBLK_NOT_SHARED => c"caller: the buffer is not from vblk_alloc",
         VBLK_RANGE => c"caller: beyond the capacity",
-        VBLK_UNALIGNED => c"caller: not a multiple of the block size",
+        VBLK_UNALIGNED => c"caller: place, length or buffer is not a multiple of the block size",
         VBLK_READ_ONLY => c"caller: the medium is read-only",
         VBLK_UNSUPPORTED => c"caller: the device does not offer this operation",
         VBLK_EMPTY => c"caller: no data",

@@ -96,6 +96,21 @@ fn a_back_end_that_dies_is_gone_for_whoever_waits() {
 }
 
 #[test]
+fn what_failed_or_was_closed_keeps_no_memory_even_if_the_back_end_stands_still() {
+    let Some((_folder, program)) = in_c() else { return };
+    let Some(qsd) = Qsd::null(2, 0) else { return };
+    let socket = qsd.path();
+    let mut command = command(&program, [socket.to_str().expect("text"), "stuck"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    assert_eq!(lines.next().as_deref(), Some("open"));
+    qsd.freeze();
+    child.stdin.take().expect("a pipe").write_all(b"g").expect("it reads");
+    assert_eq!(lines.next().as_deref(), Some("done"));
+    assert!(child.wait().expect("it is our child").success());
+}
+
+#[test]
 fn without_a_back_end_the_reason_is_one_line() {
     let Some((_folder, program)) = in_c() else { return };
     let output = command(&program, ["/nowhere/socket", "refused"]).output().expect("it starts");

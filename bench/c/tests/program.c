@@ -3,12 +3,14 @@
  *
  *   program SOCKET polled|interrupt   writes, reads back, compares; each wrong call must be answered with its code
  *   program SOCKET gone               submits, says "waiting", and expects to hear that the back-end is gone
+ *   program SOCKET stuck              closes while the back-end stands still, and keeps nothing
  *   program NOTHING refused           must not come up, and be told why
  */
 #define _POSIX_C_SOURCE 200809L
 
 #include "drv_virtio_block.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +43,24 @@ static struct vblk_request request(uint32_t operation, uint64_t tag, uint64_t of
 	made.length = length;
 	made.buffer = buffer;
 	return made;
+}
+
+/* Mappings of memory that is shared with a device, and open descriptors, of this process: what is left of a device. */
+static int held(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	DIR *open_now = opendir("/proc/self/fd");
+	char line[512];
+	int count = 0;
+
+	MUST(maps != NULL && open_now != NULL);
+	while (fgets(line, sizeof(line), maps))
+		count += strstr(line, "virtio-dma") != NULL;
+	while (readdir(open_now))
+		count++;
+	fclose(maps);
+	closedir(open_now);
+	return count;
 }
 
 /* Submits one request, which is not to be taken, and answers why. */
@@ -86,8 +106,9 @@ static void options_out_of_range(const char *socket, const struct vblk_options *
 {
 	struct vblk_options options[7];
 	struct vblk_device *device;
-	char why[200];
-	int at;
+	char why[200], long_path[300];
+	const char *paths[4];
+	int at, before = held();
 
 	for (at = 0; at < 7; at++)
 		options[at] = *good;
@@ -104,6 +125,21 @@ static void options_out_of_range(const char *socket, const struct vblk_options *
 		MUST(vblk_open(socket, &options[at], &device, why, sizeof(why)) == VBLK_INVALID);
 		MUST(device == NULL && why[0] != 0 && strchr(why, '\n') == NULL);
 	}
+	/* Paths that cannot be a back-end's: nothing, a folder, a file, more than a socket's address holds. */
+	memset(long_path, 'x', sizeof(long_path) - 1);
+	long_path[sizeof(long_path) - 1] = 0;
+	paths[0] = "";
+	paths[1] = "/";
+	paths[2] = "/proc/self/exe";
+	paths[3] = long_path;
+	for (at = 0; at < 4; at++) {
+		why[0] = 0;
+		MUST(vblk_open(paths[at], good, &device, why, sizeof(why)) == VBLK_INVALID && device == NULL);
+		MUST(why[0] != 0 && strchr(why, '\n') == NULL);
+		/* It is told in words of this interface, not in options of a program. */
+		MUST(strstr(why, "--") == NULL);
+	}
+	MUST(held() == before);
 	/* A place that is too small for the line is not overrun. */
 	memset(why, 'x', sizeof(why));
 	MUST(vblk_open(socket, &options[0], &device, why, 5) == VBLK_INVALID);
@@ -126,6 +162,10 @@ static void wrong_requests(const struct vblk_queue *queue, const struct vblk_inf
 	MUST(refused(queue, request(VBLK_READ, 0, info->capacity, BLOCK, page)) == VBLK_RANGE);
 	MUST(refused(queue, request(VBLK_READ, 0, 1, BLOCK, page)) == VBLK_UNALIGNED);
 	MUST(refused(queue, request(VBLK_READ, 0, 0, 100, page)) == VBLK_UNALIGNED);
+	/* A buffer that does not begin at a block's address, wherever in its piece. */
+	MUST(refused(queue, request(VBLK_READ, 0, 0, 512, page + 1)) == VBLK_UNALIGNED);
+	MUST(refused(queue, request(VBLK_WRITE, 0, 0, BLOCK, page + BLOCK + 256)) == VBLK_UNALIGNED);
+	MUST(status_of(queue, request(VBLK_READ, 1, 0, 512, page + 512)) == VBLK_OK);
 	MUST(refused(queue, request(VBLK_READ, 0, 0, 0, page)) == VBLK_EMPTY);
 	MUST(refused(queue, request(99, 0, 0, 0, NULL)) == VBLK_INVALID);
 	MUST(refused(queue, request(VBLK_FLUSH, 0, 0, BLOCK, page)) == VBLK_INVALID);
@@ -192,7 +232,7 @@ static void runs(const char *socket, const struct vblk_options *options)
 	MUST(info.capacity == 64 << 20 && info.block_size == 512 && info.read_only == 0 && info.queues == 2);
 	MUST(info.depth >= options->depth && info.mode == options->mode && info.write_cache == 1);
 	MUST(vblk_get_queue(device, 2) == NULL && vblk_alloc(device, (size_t)options->memory + 1) == NULL);
-	MUST(vblk_alloc(device, SIZE_MAX) == NULL);
+	MUST(vblk_alloc(device, SIZE_MAX) == NULL && vblk_alloc(device, 0) == NULL);
 	page = (char *)vblk_alloc(device, COUNT * BLOCK);
 	MUST(page != NULL);
 	wrong_requests(vblk_get_queue(device, 0), &info, page);
@@ -226,6 +266,28 @@ static void is_told_of_the_end(const char *socket, const struct vblk_options *op
 	MUST(vblk_close(device) == VBLK_OK);
 }
 
+static void keeps_nothing_of_one_that_stands_still(const char *socket, const struct vblk_options *options)
+{
+	struct vblk_device *device;
+	struct vblk_request one;
+	char why[200];
+	int before = held();
+
+	if (vblk_open(socket, options, &device, why, sizeof(why)) != VBLK_OK)
+		must(0, why);
+	MUST(held() > before);
+	printf("open\n");
+	fflush(stdout);
+	MUST(getchar() == 'g');
+	one = request(VBLK_READ, 1, 0, BLOCK, vblk_alloc(device, BLOCK));
+	MUST(vblk_submit(vblk_get_queue(device, 0), &one, 1, NULL) == VBLK_OK);
+	MUST(vblk_close(device) == VBLK_GONE);
+	MUST(held() == before);
+	/* The next one does not come up, and keeps nothing either. */
+	MUST(vblk_open(socket, options, &device, why, sizeof(why)) == VBLK_GONE && device == NULL);
+	MUST(held() == before);
+}
+
 int main(int argc, char **argv)
 {
 	struct vblk_options options = { VBLK_ABI, 2, 32, VBLK_INTERRUPT, 1 << 20, VBLK_CACHE_ON };
@@ -241,6 +303,8 @@ int main(int argc, char **argv)
 	} else if (strncmp(argv[2], "gone", 4) == 0) {
 		options.mode = strcmp(argv[2], "gone-polled") == 0 ? VBLK_POLLED : VBLK_INTERRUPT;
 		is_told_of_the_end(argv[1], &options);
+	} else if (strcmp(argv[2], "stuck") == 0) {
+		keeps_nothing_of_one_that_stands_still(argv[1], &options);
 	} else {
 		runs(argv[1], &options);
 	}

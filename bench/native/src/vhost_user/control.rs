@@ -242,7 +242,13 @@ impl Drop for Control {
 fn dial(path: &Path, bound: Duration) -> Result<UnixStream, ConnectError> {
     let of_path = |why: Errno| ConnectError::Socket(path.to_owned(), io::Error::from(why).kind());
     let system = |why: Errno| ConnectError::from(io::Error::from(why));
-    let address = UnixAddr::new(path).map_err(of_path)?;
+    if path.as_os_str().is_empty() {
+        return Err(ConnectError::NoPath);
+    }
+    let address = match UnixAddr::new(path) {
+        Err(Errno::ENAMETOOLONG) => return Err(ConnectError::PathTooLong(path.to_owned())),
+        address => address.map_err(of_path)?,
+    };
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(system)?;
     let micros = i64::try_from(bound.as_micros()).unwrap_or(i64::MAX).max(1);
     setsockopt(&fd, sockopt::SendTimeout, &TimeVal::microseconds(micros)).map_err(system)?;
@@ -250,6 +256,7 @@ fn dial(path: &Path, bound: Duration) -> Result<UnixStream, ConnectError> {
         Ok(()) => {}
         Err(Errno::ENOENT) => return Err(ConnectError::NoSocket(path.to_owned())),
         Err(Errno::EAGAIN) => return Err(ControlError { message: "connect", fault: Fault::Stalled(bound) }.into()),
+        Err(Errno::EPROTOTYPE) => return Err(ConnectError::NotASocket(path.to_owned())),
         Err(Errno::ECONNREFUSED) if !is_socket(path) => return Err(ConnectError::NotASocket(path.to_owned())),
         Err(Errno::ECONNREFUSED) => return Err(ConnectError::NobodyListens(path.to_owned())),
         Err(why) => return Err(of_path(why)),

@@ -4,6 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Most bytes of a socket's path: `sun_path` has one more, for its end.
+const MAX_PATH: usize = 107;
+
 /// What went wrong with a message of the control path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -29,7 +32,7 @@ impl fmt::Display for Fault {
                 let bound = bound.as_millis();
                 write!(f, "no answer within {bound} ms; the back-end hangs, or serves another connection: free it")
             }
-            Self::Garbage => f.write_str("the answer is not vhost-user; point --socket to a vhost-user-blk back-end"),
+            Self::Garbage => f.write_str("the answer is not vhost-user; give the socket of a vhost-user-blk back-end"),
             Self::Rejected => f.write_str("the back-end failed to do it; see its own messages"),
             Self::Ended => f.write_str("the connection was ended from this side; reset the device and reconnect"),
             Self::System(why) => write!(f, "{why}"),
@@ -59,8 +62,12 @@ impl std::error::Error for ControlError {}
 pub enum ConnectError {
     /// Nothing is at the path.
     NoSocket(PathBuf),
-    /// Something else is.
+    /// Something else is, or a socket that takes no streams.
     NotASocket(PathBuf),
+    /// An empty path.
+    NoPath,
+    /// A path that is longer than a socket's address can hold.
+    PathTooLong(PathBuf),
     /// There is a socket, and nobody listens.
     NobodyListens(PathBuf),
     /// Connecting failed otherwise.
@@ -94,9 +101,19 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSocket(path) => {
-                write!(f, "{}: no such socket; start the back-end, or give its socket with --socket", path.display())
+                write!(f, "{}: no such socket; start the back-end, or give the path that it listens at", path.display())
             }
-            Self::NotASocket(path) => write!(f, "{}: not a socket; --socket wants a back-end's", path.display()),
+            Self::NotASocket(path) => {
+                write!(f, "{}: not a socket that takes connections; give a back-end's", path.display())
+            }
+            Self::NoPath => f.write_str("an empty path; give that of a back-end's socket"),
+            Self::PathTooLong(path) => {
+                let len = path.as_os_str().len();
+                write!(
+                    f,
+                    "the path has {len} bytes, a socket's has at most {MAX_PATH}; give a shorter one, a link will do"
+                )
+            }
             Self::NobodyListens(path) => {
                 write!(f, "{}: nobody listens; the back-end ended, start it again", path.display())
             }
