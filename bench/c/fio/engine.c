@@ -1,7 +1,7 @@
 /*
  * fio's engine on drv-virtio-block: jobs drive the driver over vhost-user, in fio's process.
  *
- *   fio --ioengine=external:THIS.so --filename=SOCKET --thread=1 ...      waits for interrupts; --hipri=1 polls
+ *   fio --ioengine=external:THIS.so --filename=SOCKET ...                  waits for interrupts; --hipri=1 polls
  *   ... --write_cache=on --fsync=N                                       flushes reach the device
  *
  * fio hands requests over one by one; they are collected, and its commit is one batch of the driver's: one publish, one
@@ -35,6 +35,8 @@ struct job {
 	struct vblk_completion *refused;
 	unsigned int refusing;
 	void *memory;
+	/* Requests that the driver has. */
+	unsigned int flying;
 	/* The back-end is gone, and who waited for it has been told. */
 	bool gone;
 };
@@ -85,8 +87,10 @@ static int engine_setup(struct thread_data *td)
 			wrong = "the device is read-only: give --rw=read or randread";
 		else if (td_trim(td) && !one->info.discard)
 			wrong = "the device does not offer DISCARD: leave trim out";
-		else if (td_min_bs(td) % one->info.block_size)
+		else if (td_min_bs(td) % one->info.block_size || td_max_bs(td) % one->info.block_size)
 			wrong = "--bs is not a multiple of the device's block size";
+		else if (td->o.mem_align % min(one->info.block_size, 4096u))
+			wrong = "--iomem_align is not a multiple of the device's block size";
 	}
 	if (wrong) {
 		log_err(NAME ": %s: %s\n", path_of(td), wrong);
@@ -95,6 +99,9 @@ static int engine_setup(struct thread_data *td)
 	}
 	td->files[0]->filetype = FIO_TYPE_BLOCK;
 	td->files[0]->real_file_size = one->info.capacity;
+	/* The connection is this process's: fio looks at this when it starts the job. */
+	td->o.use_thread = 1;
+	expected(one);
 	return 0;
 }
 
@@ -135,7 +142,7 @@ static void engine_cleanup(struct thread_data *td)
 
 	if (!job)
 		return;
-	left(job->socket);
+	left(job->socket, !job->flying);
 	job_free(job);
 	td->io_ops_data = NULL;
 }
@@ -244,6 +251,7 @@ static int engine_commit(struct thread_data *td)
 
 	while (job->staging && !job->gone && code != VBLK_FULL && code != VBLK_GONE) {
 		code = vblk_submit(job->queue, job->staged, job->staging, &accepted);
+		job->flying += accepted;
 		issued(td, job->owners, accepted);
 		unstage(job, accepted);
 		if (code == VBLK_OK || code == VBLK_FULL || code == VBLK_GONE)
@@ -313,6 +321,7 @@ static int engine_getevents(struct thread_data *td, unsigned int min, unsigned i
 		want = taken < min ? min - taken : 0;
 		code = vblk_reap(job->queue, job->done + taken, max - taken, want, patience, &count);
 		taken += count;
+		job->flying -= count;
 		if (code != VBLK_OK)
 			return lost(td, job, taken, max, code);
 		/* The room that came may be what the rest of a batch waits for. */

@@ -4,6 +4,8 @@ use crate::embedded::minimal::{Data, Device, Options, Worker};
 use crate::event::Event;
 use crate::ground::{Means, Process, pin, say};
 use crate::memory::SharedMemory;
+use crate::peer::PeerQueue;
+use crate::peer::blkio::BlkioQueue;
 use crate::peer_run::Peer;
 use crate::rust_vmm::{Medium, Options as ServedOptions, Server, Stop};
 use crate::seat::Step;
@@ -96,15 +98,13 @@ fn on_socket(run: &Run, socket: &Path, params: &Params) -> Result<bool, String> 
     }
     let memory = memory(params)?;
     let options = ConnectOptions { patience: PATIENCE, vectors: params.vectors, queue_size: run.max_queue_size };
-    let (connection, transport) = Connection::open(socket, memory, options).map_err(|e| e.to_string())?;
     if matches!(params.driver, Driver::VirtioDriver | Driver::Blkio) {
-        let capacity = transport.config_u64(0).map_err(|e| format!("the capacity: {e}"))?;
-        // A back-end serves one front-end at a time.
-        drop((transport, connection));
         let means = Means { memory, calls: Vec::new(), watch: None, stepper: None, cores: run.cores.clone() };
         let path = socket.to_str().ok_or("the socket's path is not UTF-8")?;
-        return over_peer(&At::Socket(path), means, params, capacity);
+        return over_peer(&At::Socket(path), means, params);
     }
+    // One connection, from here to the end: a back-end may serve no other.
+    let (connection, transport) = Connection::open(socket, memory, options).map_err(|e| e.to_string())?;
     let means = Means {
         memory,
         calls: connection.calls().to_vec(),
@@ -149,7 +149,7 @@ fn on_minimal(run: &Run, params: &Params) -> Result<bool, String> {
     };
     let means = Means { memory, calls, watch: None, stepper, cores: run.cores.clone() };
     if matches!(params.driver, Driver::VirtioDriver | Driver::Blkio) {
-        return over_peer(&At::Minimal(&device), means, params, device.options().sectors);
+        return over_peer(&At::Minimal(&device), means, params);
     }
     Ok(go(device.transport(), means, params))
 }
@@ -160,8 +160,8 @@ enum At<'a> {
     Minimal(&'a Device),
 }
 
-/// Runs what the parameters say with the peer that they name, on a disk of `capacity` sectors.
-fn over_peer(at: &At<'_>, means: Means, params: &Params, capacity: u64) -> Result<bool, String> {
+/// Runs what the parameters say with the peer that they name.
+fn over_peer(at: &At<'_>, means: Means, params: &Params) -> Result<bool, String> {
     let memory = [peer_run::memory(&means)];
     let failed = |why| format!("driver={}: {why}", params.driver);
     if params.driver == Driver::Blkio {
@@ -173,7 +173,9 @@ fn over_peer(at: &At<'_>, means: Means, params: &Params, capacity: u64) -> Resul
                 At::Minimal(device) => peer::blkio::over_minimal(device, setup, &memory),
             }
         };
-        return peer_run::run(Peer::all(queues.map_err(failed)?), means, params, capacity);
+        let queues = queues.map_err(failed)?;
+        let capacity = queues.first().map_or(Ok(0), BlkioQueue::capacity).map_err(failed)?;
+        return peer_run::run(Peer::all(queues), means, params, capacity);
     }
     let setup = peer_run::setup(params)?;
     // SAFETY: the memory is never unmapped.
@@ -183,7 +185,9 @@ fn over_peer(at: &At<'_>, means: Means, params: &Params, capacity: u64) -> Resul
             At::Minimal(device) => peer::over_minimal(device, &setup, &memory),
         }
     };
-    peer_run::run(Peer::all(queues.map_err(failed)?), means, params, capacity)
+    let queues = queues.map_err(failed)?;
+    let capacity = queues.first().map_or(Ok(0), PeerQueue::capacity).map_err(failed)?;
+    peer_run::run(Peer::all(queues), means, params, capacity)
 }
 
 /// Runs what the parameters say on `transport`.
@@ -234,11 +238,12 @@ impl Step for Stepped {
     }
 }
 
-/// Serves a device until the process is ended; false: it could not.
+/// Serves a device until the process is ended, or its one client is gone; false: it could not.
 pub fn serve(serve: &Serve) -> bool {
     let served = server(&serve.socket, &serve.medium, serve.queues, QUEUE_SIZE).and_then(|server| {
         println!("ready");
-        Stop::new().and_then(|stop| server.run(&stop)).map_err(|e| e.to_string())
+        let stop = Stop::new().map_err(|e| e.to_string())?;
+        if serve.once { server.run_once(&stop) } else { server.run(&stop) }.map_err(|e| e.to_string())
     });
     if let Err(why) = &served {
         eprintln!("native: {why}");

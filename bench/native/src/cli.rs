@@ -73,6 +73,9 @@ pub struct Serve {
     /// Queues that it offers
     #[arg(long, default_value_t = 8)]
     pub queues: u16,
+    /// Serve one client, and end with it
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// What a device is made of.

@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
         let program = fio.program.display();
         println!("{}", fio.engine.display());
         println!(
-            "{program} {engine} --filename=SOCKET --thread=1 --name=job --rw=randread --bs=4k --iodepth=32 \
+            "{program} {engine} --filename=SOCKET --name=job --rw=randread --bs=4k --iodepth=32 \
              --iodepth_batch_submit=16 --iodepth_batch_complete_min=16 --iodepth_batch_complete_max=32"
         );
         return Ok(ExitCode::SUCCESS);

@@ -5,6 +5,7 @@
 //! check has a daemon, a disk and a folder of its own, which [`Disk`] starts and ends.
 use super::{Fio, option};
 use crate::fail::{self, Failure, Skip, last};
+use crate::image;
 use crate::process::{Captured, Guarded, capture};
 use crate::setup;
 use crate::stop;
@@ -30,6 +31,7 @@ const REQUESTS: u64 = 4096;
 pub(crate) struct Bench {
     fio: Fio,
     daemon: PathBuf,
+    native: PathBuf,
 }
 
 /// A check, and its name.
@@ -39,11 +41,15 @@ pub(crate) struct Check {
 }
 
 /// All checks.
-pub(crate) const ALL: [Check; 6] = [
+pub(crate) const ALL: [Check; 7] = [
     Check { name: "fio: random writes over interrupts, verified, and on the host's disk", run: interrupts },
     Check { name: "fio: polled, mixed sizes, with flushes, verified, and on the host's disk", run: polled },
     Check { name: "fio: a byte that changed on the host is found", run: corruption },
-    Check { name: "fio: threads share a connection with a queue each, processes are refused", run: company },
+    Check {
+        name: "fio: jobs share a connection with a queue each, as threads whether they are asked for or not",
+        run: company,
+    },
+    Check { name: "fio: a back-end that serves a single connection serves the whole run", run: one_connection },
     Check { name: "fio: trim, and a back-end that dies in the middle", run: trim_and_death },
     Check { name: "fio: what cannot be is one line", run: refusals },
 ];
@@ -55,7 +61,7 @@ impl Bench {
         let daemon = setup::storage_daemon(install).map_err(skip)?.path;
         setup::fio(install).map_err(skip)?;
         let fio = Fio::found(install)?;
-        Ok(Self { fio: fio.built()?, daemon })
+        Ok(Self { fio: fio.built()?, daemon, native: image::native(None)? })
     }
 
     /// Runs fio with our engine on `disk`.
@@ -123,13 +129,18 @@ struct Disk {
 }
 
 impl Disk {
-    /// A disk of zeros.
+    /// A disk of zeros, served by qemu-storage-daemon.
     fn new(bench: &Bench, queues: u16) -> Result<Self> {
-        let folder = tempfile::tempdir().context("making a folder for the disk")?;
-        File::create(folder.path().join("disk"))?.set_len(BYTES)?;
-        let mut disk = Self { daemon: None, flushless: false, folder };
+        let mut disk = Self::bare()?;
         disk.serve(bench, queues)?;
         Ok(disk)
+    }
+
+    /// A disk of zeros that nobody serves.
+    fn bare() -> Result<Self> {
+        let folder = tempfile::tempdir().context("making a folder for the disk")?;
+        File::create(folder.path().join("disk"))?.set_len(BYTES)?;
+        Ok(Self { daemon: None, flushless: false, folder })
     }
 
     /// What the daemon serves: the file, behind a node that fails flushes if it is to.
@@ -267,15 +278,36 @@ fn company(bench: &Bench) -> Result<()> {
     let job = &ran.well()?["jobs"][0];
     did(job, "write", 2 * REQUESTS)?;
     did(job, "read", 2 * REQUESTS)?;
-    // One after the other they have the connection in turn, as processes.
-    let ran = bench.fio(&disk, &[&WRITES[..], &["--stonewall", "--name=first"]].concat())?;
-    ran.well()?;
     let ran = bench.fio(&disk, &together)?;
-    let said = ran.captured.lines.iter().filter(|line| line.contains("must be threads: give --thread=1")).count();
-    ensure!(!ran.captured.status.success() && said == 2, "two processes on one socket were not refused, one line each");
+    did(&ran.well()?["jobs"][0], "write", 2 * REQUESTS)?;
     let ran = bench.fio(&disk, &[&WRITES[..], &["--numjobs=3", "--thread=1"]].concat())?;
     let said = ran.captured.lines.iter().any(|line| line.contains("start the back-end with num-queues=3"));
     ensure!(!ran.captured.status.success() && said, "three jobs on two queues were not refused");
+    Ok(())
+}
+
+/// Two jobs at once, and when they are done two others.
+fn one_connection(bench: &Bench) -> Result<()> {
+    let disk = Disk::bare()?;
+    let mut command = Command::new(&bench.native);
+    command.arg("serve").arg(format!("--socket={}", disk.at("s").display()));
+    command.arg(format!("--disk={}", disk.at("disk").display())).args(["--queues=2", "--once"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut server = Guarded::spawn(&mut command).context("cannot start the device")?;
+    let deadline = Instant::now() + PATIENCE;
+    while !disk.at("s").exists() {
+        stop::check()?;
+        ensure!(Instant::now() < deadline, "the device does not listen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // Before the first name they are everybody's; the last job, which has no more, is named by whoever runs it.
+    let first = ["--name=first", "--numjobs=2", "--offset_increment=16m"];
+    let second = ["--name=second", "--stonewall", "--offset=32m", "--iodepth=8"];
+    let ran = bench.fio(&disk, &[&WRITES[..], &first, &second].concat())?;
+    ensure!(ran.report["jobs"].as_array().is_some_and(|jobs| jobs.len() == 4), "four jobs were to run");
+    ran.well()?;
+    let ended = server.wait_until(Instant::now() + PATIENCE)?;
+    ensure!(ended.is_some_and(|status| status.success()), "the device did not end with its one client");
     Ok(())
 }
 

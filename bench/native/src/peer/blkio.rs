@@ -10,6 +10,7 @@ use super::{Backing, Local, Memory};
 use crate::embedded::minimal::Device;
 use crate::event::Event;
 use blkio::{Blkio, BlkioStartOutcome, Blkioq, Completion, MemoryRegion, ReqFlags};
+use drv_virtio_block::spec::SECTOR;
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -37,7 +38,7 @@ pub struct BlkioQueue {
     /// Interrupts were asked for, and nothing was reaped since.
     armed: bool,
     /// Holds the ring memory that `queue` points into; declared last, dropped last.
-    _backing: Arc<Backing<Blkio>>,
+    backing: Arc<Backing<Blkio>>,
 }
 
 /// Queues to the vhost-user back-end that listens at `path`.
@@ -79,7 +80,7 @@ fn set_up(blkio: Blkio, local: Option<Local>, setup: Setup, memory: &[Memory<'_>
         completions: Box::new([const { MaybeUninit::uninit() }; MOST]),
         slots: setup.queue_size / 3,
         armed: false,
-        _backing: backing.clone(),
+        backing: backing.clone(),
     };
     Ok(queues.into_iter().map(queue).collect())
 }
@@ -106,6 +107,14 @@ fn start(blkio: &mut Blkio, setup: Setup, memory: &[Memory<'_>]) -> blkio::Resul
 }
 
 impl BlkioQueue {
+    /// The device's capacity, in sectors of 512 bytes.
+    ///
+    /// # Errors
+    /// When the device does not tell it.
+    pub fn capacity(&self) -> io::Result<u64> {
+        self.backing.transport.get_u64("capacity").map(|bytes| bytes / SECTOR).map_err(io::Error::other)
+    }
+
     /// How many reads and writes of one buffer the ring has room for; more wait inside.
     pub fn slots(&self) -> u16 {
         self.slots

@@ -3,7 +3,7 @@ use super::{Backing, Transport};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use virtio_driver::{EventFd, QueueNotifier, VirtioBlkQueue};
+use virtio_driver::{EventFd, QueueNotifier, VirtioBlkQueue, VirtioBlkTransport};
 
 /// One queue, with its doorbell and its completion eventfd.
 pub struct PeerQueue {
@@ -13,7 +13,7 @@ pub struct PeerQueue {
     slots: u16,
     notifications: u64,
     /// Holds the ring memory that `queue` points into; declared last, dropped last.
-    _backing: Arc<Backing<Box<Transport>>>,
+    backing: Arc<Backing<Box<Transport>>>,
 }
 
 impl PeerQueue {
@@ -24,7 +24,16 @@ impl PeerQueue {
         slots: u16,
         backing: Arc<Backing<Box<Transport>>>,
     ) -> Self {
-        Self { queue, notifier, done, slots, notifications: 0, _backing: backing }
+        Self { queue, notifier, done, slots, notifications: 0, backing }
+    }
+
+    /// The device's capacity, in sectors of 512 bytes.
+    ///
+    /// # Errors
+    /// When the device does not tell its configuration.
+    pub fn capacity(&self) -> io::Result<u64> {
+        let transport: &VirtioBlkTransport = &**self.backing.transport;
+        transport.get_config().map(|config| u64::from(config.capacity)).map_err(io::Error::other)
     }
 
     /// How many reads and writes of one buffer fit at once.

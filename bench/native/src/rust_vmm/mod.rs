@@ -145,22 +145,37 @@ impl Server {
     /// # Errors
     /// When the socket or a thread cannot be had. What a client does wrong ends its connection only.
     pub fn run(mut self, stop: &Stop) -> io::Result<()> {
-        while self.wait_for_client(stop)? {
-            let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-            let made = VhostUserDaemon::new("rust-vmm".into(), self.device.clone(), memory);
-            let mut daemon = made.map_err(|e| io::Error::other(e.to_string()))?;
-            daemon.start(&mut self.listener).map_err(|e| io::Error::other(e.to_string()))?;
-            *stop.client() = daemon.shutdown_handle();
-            // Said before the handle was there to be used.
-            if stop.is_stopped() {
-                daemon.request_shutdown();
-            }
-            // A client that breaks off or talks nonsense is gone; the next one may come.
-            let _ = daemon.wait();
-            *stop.client() = None;
-            self.device.forget_client();
-        }
+        while self.serve_next(stop)? {}
         Ok(())
+    }
+
+    /// Serves one client, or none if `stop` is said before.
+    ///
+    /// # Errors
+    /// As [`Server::run`].
+    pub fn run_once(mut self, stop: &Stop) -> io::Result<()> {
+        self.serve_next(stop).map(drop)
+    }
+
+    /// Serves the next client until it is gone; false: there is none, because `stop` was said.
+    fn serve_next(&mut self, stop: &Stop) -> io::Result<bool> {
+        if !self.wait_for_client(stop)? {
+            return Ok(false);
+        }
+        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+        let made = VhostUserDaemon::new("rust-vmm".into(), self.device.clone(), memory);
+        let mut daemon = made.map_err(|e| io::Error::other(e.to_string()))?;
+        daemon.start(&mut self.listener).map_err(|e| io::Error::other(e.to_string()))?;
+        *stop.client() = daemon.shutdown_handle();
+        // Said before the handle was there to be used.
+        if stop.is_stopped() {
+            daemon.request_shutdown();
+        }
+        // A client that breaks off or talks nonsense is gone; the next one may come.
+        let _ = daemon.wait();
+        *stop.client() = None;
+        self.device.forget_client();
+        Ok(true)
     }
 
     /// True: a client is there. False: stop.
