@@ -36,6 +36,11 @@ pub struct RangeLimits {
     pub may_unmap: bool,
 }
 
+/// Whether a logical block can have so many bytes.
+pub(crate) const fn is_block_size(bytes: u32) -> bool {
+    bytes.is_power_of_two() && bytes >= 512 && bytes <= 1 << 16
+}
+
 /// One time that one device is driven: from a reset, or the reading of its facts, to the next reset. No two are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Driving(u64);

@@ -8,14 +8,12 @@
 //! Specification: 2.5 Device Configuration Space, 5.2.4 Device configuration layout, 5.2.5 Device Initialization.
 #![forbid(unsafe_code)]
 use super::error::ConfigError;
-use crate::geometry::{Geometry, RangeLimits, Topology};
+use crate::geometry::{Geometry, RangeLimits, Topology, is_block_size};
 use crate::spec::{Features, SECTOR, config, feature};
 use crate::transport::{Transport, TransportError};
 
 /// Attempts at a consistent read. A configuration changes when somebody resizes a disk: one retry is the rule.
 const ATTEMPTS: u32 = 16;
-/// The largest logical block, 64 KiB.
-const MAX_BLOCK: u32 = 1 << 16;
 
 /// Runs `read` until the generation is the same before and after it.
 fn consistently<T: Transport, V>(
@@ -124,8 +122,7 @@ fn check_capacity(sectors: u64) -> Result<u64, ConfigError> {
 }
 
 fn check_block_size(bytes: u32) -> Result<u32, ConfigError> {
-    let fits = bytes.is_power_of_two() && (SECTOR as u32..=MAX_BLOCK).contains(&bytes);
-    if fits { Ok(bytes) } else { Err(ConfigError::BlockSize(bytes)) }
+    if is_block_size(bytes) { Ok(bytes) } else { Err(ConfigError::BlockSize(bytes)) }
 }
 
 /// 0, which also stands for the missing feature, means no limit (qemu-storage-daemon offers `SIZE_MAX` so).

@@ -287,14 +287,15 @@ impl<B: Buffer> Core<'_, B> {
 /// How many sectors of `lba..end` the next chain covers: at most the limit, in blocks of `block` sectors, and cut at the
 /// device's alignment where that leaves something. `None` at the end.
 fn range_piece(lba: u64, end: u64, limits: RangeLimits, block: u32) -> Option<u32> {
-    let most = lba + u64::from(limits.max_sectors);
-    if lba >= end {
-        return None;
+    let left = end.checked_sub(lba).filter(|left| *left > 0)?;
+    // A limit of 0 would cut pieces of nothing for ever.
+    let limit = u64::from(limits.max_sectors.max(1));
+    if left <= limit {
+        return Some(left as u32);
     }
-    if most >= end {
-        return Some((end - lba) as u32);
-    }
-    let block = u64::from(block);
+    // Below `end`, so that this does not overflow wherever on the medium the range is.
+    let most = lba + limit;
+    let block = u64::from(block).max(1);
     let at_multiple = |of: u64| Some(most - most % of).filter(|cut| *cut > lba && cut.is_multiple_of(block));
     let cut = at_multiple(limits.alignment.max(1).into()).or_else(|| at_multiple(block)).unwrap_or(most);
     Some((cut - lba) as u32)
@@ -347,6 +348,38 @@ mod tests {
         assert_eq!(range_piece(1000, 1000, limits, 1), None);
         let coarse = RangeLimits { alignment: 4096, ..limits };
         assert_eq!(range_piece(10, 1000, coarse, 1), Some(100), "progress goes before alignment");
+    }
+
+    #[test]
+    fn a_range_at_the_end_of_the_largest_medium_is_cut_as_anywhere_else() {
+        let end = u64::MAX;
+        for max_sectors in [1, 8, 4_194_303, u32::MAX - 1, u32::MAX] {
+            let limits = RangeLimits { max_sectors, alignment: 1, may_unmap: false };
+            assert_eq!(range_piece(end, end, limits, 1), None);
+            assert_eq!(range_piece(end - 1, end, limits, 1), Some(1), "the last sector, {max_sectors} at a time");
+            let all = u64::from(u32::MAX);
+            let piece = range_piece(end - all, end, limits, 1);
+            assert_eq!(piece, Some(max_sectors), "the most that one request names, {max_sectors} at a time");
+        }
+    }
+
+    #[test]
+    fn whatever_limits_a_range_is_cut_by_the_pieces_are_not_empty_and_are_together_the_range() {
+        let ends = [0, 1, 2, 4096, u64::MAX - 1, u64::MAX];
+        let numbers = [0, 1, 3, 8, 1 << 31, u32::MAX];
+        for (end, sectors) in ends.iter().flat_map(|end| [0, 1, 2, 64, 4096].map(|sectors| (*end, sectors))) {
+            for (max_sectors, alignment) in numbers.iter().flat_map(|most| numbers.map(|by| (*most, by))) {
+                let limits = RangeLimits { max_sectors, alignment, may_unmap: false };
+                for block in [0, 1, 8, 128] {
+                    let mut lba = end.saturating_sub(sectors);
+                    while let Some(piece) = range_piece(lba, end, limits, block) {
+                        assert!(piece >= 1 && piece <= max_sectors.max(1), "{piece} of {lba}..{end} by {limits:?}");
+                        lba += u64::from(piece);
+                    }
+                    assert_eq!(lba, end, "{limits:?}, blocks of {block}");
+                }
+            }
+        }
     }
 
     #[test]

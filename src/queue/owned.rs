@@ -229,10 +229,8 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     /// As [`OwnedQueue::reap`], for buffers that nobody wants back: writes the tokens of requests that ended well and in
     /// the common way to `tokens`, and stops at the first other. How many there were; there may be more.
     #[inline(always)]
-    pub(crate) fn reap_common(&mut self, tokens: &mut [u64]) -> usize
-    where
-        B: Copy,
-    {
+    pub(crate) fn reap_common(&mut self, tokens: &mut [u64]) -> usize {
+        const { assert!(!core::mem::needs_drop::<B>(), "a buffer that nobody wants back has nothing to be dropped") };
         let core = &self.prepared.core;
         let ready = core.ring.look(&mut self.consumer);
         if self.unusual || ready > self.consumer.outstanding(&self.producer) {

@@ -10,7 +10,7 @@ use super::tables::LargeTables;
 use crate::arena::{Arena, ArenaExhausted};
 use crate::device::Quiesced;
 use crate::dma::{Buffer, DmaRegion, RegionExhausted};
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, is_block_size};
 use crate::request::{Completion, Error, Gone};
 use crate::ring::chain::{Chains, Form, Pool};
 use crate::ring::split::{RingLayout, SplitRing};
@@ -63,6 +63,8 @@ pub enum PrepareError {
     NoIndirect,
     /// An option is out of its range.
     Options,
+    /// The geometry's block size is not a power of two from 512 bytes to 64 KiB: it is no device's.
+    BlockSize(u32),
     /// The DMA region does not hold even one slot.
     Dma(RegionExhausted),
     /// The private memory is too small.
@@ -75,6 +77,9 @@ impl fmt::Display for PrepareError {
             Self::Size(size) => write!(f, "queue size {size} is not a power of two that holds a chain"),
             Self::NoIndirect => f.write_str("indirect chains were not negotiated"),
             Self::Options => f.write_str("queue options out of range"),
+            Self::BlockSize(bytes) => {
+                write!(f, "blocks of {bytes} bytes: a block size is a power of two from 512 to 65536")
+            }
             Self::Dma(e) => write!(f, "DMA region too small: {} bytes wanted, {} left", e.wanted, e.left),
             Self::Private(e) => write!(f, "private memory too small: {} bytes wanted", e.wanted),
         }
@@ -107,6 +112,9 @@ struct Plan {
 impl Plan {
     fn new(options: &QueueOptions, geometry: &Geometry, room: usize) -> Result<Self, PrepareError> {
         let size = options.size;
+        if !is_block_size(geometry.block_size) {
+            return Err(PrepareError::BlockSize(geometry.block_size));
+        }
         let layout = RingLayout::new(size).ok_or(PrepareError::Size(size))?;
         let has_tables = geometry.features.has(feature::INDIRECT_DESC);
         let wants_tables = options.chaining == Chaining::Indirect || size == 2;
@@ -216,6 +224,11 @@ impl<'m, B: Buffer> Prepared<'m, B> {
     /// Where the device finds the ring. To be asked for again after a reset: what was said before is refused then.
     pub fn addresses(&self) -> RingAddresses {
         self.addresses.within(self.core.geometry.driving())
+    }
+
+    /// Whether the queue was laid out for the device of this geometry.
+    pub(crate) fn is_for(&self, geometry: &Geometry) -> bool {
+        core::ptr::eq(self.core.geometry, geometry)
     }
 
     /// How many requests (chains, to be exact) can be in flight.

@@ -7,26 +7,27 @@ use super::{Front, Service};
 use crate::device::queue_for;
 use crate::lib_block::Status;
 use crate::lib_block::entry::MemoryId;
-use crate::lib_block::front_end::{FrontEnd, Grant, Notify};
+use crate::lib_block::front_end::{FrontEnd, Grant, MAX_MEMORIES, Notify};
 use crate::lib_block::message::{Answer, BYTES, Body, Call, Driver, Given, Opening, SessionId};
 use crate::lib_block::ring::Rings;
 use crate::platform::Platform;
 use crate::transport::Transport;
+use arrayvec::ArrayVec;
 
 /// The capabilities that came with a call.
-#[derive(Clone, Copy, Default)]
-pub struct Beside<'b, 'm> {
+#[derive(Default)]
+pub struct Beside<'m> {
     /// OPEN: the client's rings.
     pub rings: Option<Rings<'m>>,
-    /// REGISTER, READ, WRITE: memory.
+    /// REGISTER, READ, WRITE: memory. What a call does not use, or refuses, is dropped.
     pub memory: Option<Grant<'m>>,
     /// OPEN after a restart: memory that the client had, under the numbers that it had.
-    pub known: &'b [(MemoryId, Grant<'m>)],
+    pub known: ArrayVec<(MemoryId, Grant<'m>), MAX_MEMORIES>,
 }
 
 impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
     /// Answers a call.
-    pub fn handle(&mut self, bytes: &[u8], beside: &Beside<'_, 'm>) -> [u8; BYTES] {
+    pub fn handle(&mut self, bytes: &[u8], beside: Beside<'m>) -> [u8; BYTES] {
         let answer = match Call::decode(bytes) {
             Ok(call) => Answer { cookie: call.cookie, result: self.dispatch(call.session, &call.body, beside) },
             Err(status) => Answer { cookie: cookie_of(bytes), result: Err(status) },
@@ -34,7 +35,7 @@ impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
         answer.encode()
     }
 
-    fn dispatch(&mut self, id: SessionId, body: &Body, beside: &Beside<'_, 'm>) -> Result<Given, Status> {
+    fn dispatch(&mut self, id: SessionId, body: &Body, beside: Beside<'m>) -> Result<Given, Status> {
         match body {
             Body::Start => self.start().map(|()| Given::Nothing).map_err(status_of),
             Body::Stop { flush } => self.stop(*flush).map(|()| Given::Nothing).map_err(status_of),
@@ -43,15 +44,15 @@ impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
             Body::Close => self.close(id),
             Body::Register => {
                 let grant = beside.memory.ok_or(Status::InvalidArgument)?;
-                self.front(id)?.register(id, &grant).map(Given::Registered)
+                self.front(id)?.register(id, grant).map(Given::Registered)
             }
             Body::Unregister { memory } => self.front(id)?.unregister(id, *memory).map(|()| Given::Nothing),
             Body::GetInfo => self.front(id)?.info(id).map(Given::Info),
-            Body::Read { .. } | Body::Write { .. } | Body::Flush => self.transfer(id, body, beside),
+            Body::Read { .. } | Body::Write { .. } | Body::Flush => self.transfer(id, body, beside.memory),
         }
     }
 
-    fn open(&mut self, opening: &Opening, beside: &Beside<'_, 'm>) -> Result<Given, Status> {
+    fn open(&mut self, opening: &Opening, beside: Beside<'m>) -> Result<Given, Status> {
         if !self.is_serving() {
             return Err(Status::Gone);
         }
@@ -70,7 +71,7 @@ impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
 
     /// READ, WRITE or FLUSH. [`Status::Busy`] without another call of the session: the device did not let go of the
     /// granted buffer, which stays lent until it does, or the driver's process ended.
-    fn transfer(&mut self, id: SessionId, body: &Body, beside: &Beside<'_, 'm>) -> Result<Given, Status> {
+    fn transfer(&mut self, id: SessionId, body: &Body, memory: Option<Grant<'m>>) -> Result<Given, Status> {
         let front = self.front(id)?;
         if !front.is_open(id) {
             return Err(Status::NotFound);
@@ -78,7 +79,7 @@ impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
         if !self.is_serving() {
             return Err(Status::Gone);
         }
-        self.front(id)?.begin_call(id, body, beside.memory.as_ref())?;
+        self.front(id)?.begin_call(id, body, memory)?;
         let outcome = self.serve_patiently(|service| {
             let front = service.front(id).ok()?;
             // A session that its client's indices ended gave everything back before it was over.

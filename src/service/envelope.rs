@@ -65,6 +65,19 @@ impl Default for Envelope {
 }
 
 impl Envelope {
+    /// The envelope with each number within its bounds, but for the descriptors of a queue.
+    pub(super) fn bounded(self) -> Self {
+        Self {
+            epoch: self.epoch.max(1),
+            queues: self.queues.max(1),
+            queue_size: self.queue_size,
+            sessions: self.sessions.clamp(1, MAX_SESSIONS),
+            credit: self.credit.clamp(2, MAX_CREDIT).next_power_of_two(),
+            mode: self.mode,
+            patience: self.patience.clamp(Nanos(1), MAX_PATIENCE),
+        }
+    }
+
     /// The envelope's bytes.
     pub fn encode(&self) -> [u8; ENVELOPE_BYTES] {
         let mut bytes = [0; ENVELOPE_BYTES];

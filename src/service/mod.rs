@@ -16,7 +16,8 @@
 //! **Trouble.** A device that breaks its queue, asks for a reset or does not answer within the envelope's patience is
 //! reset: what it had is answered with [`Status::Reset`] (or [`Status::TimedOut`]), and the same sessions go on in the
 //! same epoch. If the reset is not answered either, nothing is given back: until it is (START asks again), or the
-//! driver's process and with it what was granted is gone, the device may still write.
+//! driver's process and with it what was granted is gone, the device may still write. A platform or transport that
+//! panics during START or a reset takes the device along: nothing serves then, and nothing is given back.
 #![deny(unsafe_code)]
 mod calls;
 mod envelope;
@@ -38,7 +39,6 @@ use crate::lib_block::Status;
 use crate::lib_block::front_end::{FrontEnd, Lent, Notify, Options};
 use crate::platform::{Nanos, Platform};
 use crate::queue::{Prepared, QueueOptions};
-use crate::request::Request;
 use crate::transport::{MAX_QUEUES, QueueId, Transport};
 use arrayvec::ArrayVec;
 use core::mem;
@@ -104,11 +104,12 @@ pub struct Service<'m, T: Transport, P, N> {
 }
 
 impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
-    /// A driver that does nothing yet: the device is not touched before START.
+    /// A driver that does nothing yet: the device is not touched before START. An envelope that was not decoded counts
+    /// as the nearest one that could have been, but for the size of the queues, which START refuses.
     pub fn new(hardware: Hardware<'m, T>, envelope: Envelope, platform: P, notify: N) -> Self {
         let Hardware { transport, interrupts, dma, arena, facts } = hardware;
         Self {
-            envelope,
+            envelope: envelope.bounded(),
             platform,
             notify,
             device: Device::Offline(Offline::new(transport), Some(facts)),
@@ -140,7 +141,11 @@ impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
     pub fn start(&mut self) -> Result<(), ServiceError> {
         match mem::replace(&mut self.device, Device::Nowhere) {
             Device::Offline(offline, facts) => self.first_start(offline, facts)?,
-            Device::Stopped(stopped) => self.start_again(stopped)?,
+            Device::Stopped(stopped) => {
+                self.device = Device::Stopped(stopped);
+                self.take_back();
+                self.start_again()?;
+            }
             Device::Unsettled(unsettled) => {
                 self.device = Device::Unsettled(unsettled);
                 self.halt()?;
@@ -184,8 +189,15 @@ impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
         self.run(device)
     }
 
-    fn start_again(&mut self, stopped: Stopped<'m, T>) -> Result<(), ServiceError> {
+    fn start_again(&mut self) -> Result<(), ServiceError> {
         let wishes = self.wishes();
+        let stopped = match mem::replace(&mut self.device, Device::Nowhere) {
+            Device::Stopped(stopped) => stopped,
+            other => {
+                self.device = other;
+                return Err(ServiceError::State);
+            }
+        };
         match stopped.negotiate(&self.platform, &wishes, &self.interrupts) {
             Ok(device) => self.run(device),
             Err(failed) => Err(self.unsettled(failed)),
@@ -245,12 +257,12 @@ impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
         let Envelope { sessions, credit, epoch, .. } = self.envelope;
         for ((queue, prepared), doorbell) in (0..).zip(mem::take(&mut self.parked)).zip(doorbells) {
             let options = Options { queue, sessions, credit, ..Options::default() };
-            let owned = prepared.owned(doorbell);
             if let Some(front) = self.fronts.get_mut(usize::from(queue)) {
-                front.put_queue(owned);
+                // Each has none, and they are of the service's only device.
+                front.resume(prepared, doorbell).map_err(|_| ServiceError::State)?;
                 continue;
             }
-            let front = FrontEnd::new(owned, self.notify.clone(), &mut self.arena, options, epoch);
+            let front = FrontEnd::new(prepared, doorbell, self.notify.clone(), &mut self.arena, options, epoch);
             let mut front = front.map_err(ServiceError::Arena)?;
             front.describe(self.generation);
             self.fronts.push(front);
@@ -318,18 +330,23 @@ impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
             }
         };
         let stopped = stopped.map_err(|failed| self.unsettled(failed))?;
+        // Before anybody is told: a doorbell that panics leaves a device that is known to be stopped.
+        self.device = Device::Stopped(stopped);
+        self.take_back();
+        Ok(())
+    }
+
+    /// Takes back what a stopped device has, as far as that was not done yet, and tells the clients.
+    fn take_back(&mut self) {
+        let Device::Stopped(stopped) = &self.device else { return };
         let clock = || self.platform.now();
         for front in &mut self.fronts {
-            let Some(queue) = front.take_queue() else { continue };
-            let reclaimed = queue.reclaim(&stopped.proof(), |completion| front.give_back(&completion, &clock));
-            if let Some(prepared) = reclaimed {
+            if let Some(prepared) = front.reclaim(&stopped.proof(), &clock) {
                 self.parked.push(prepared);
             }
             // Without a queue this posts, and takes nothing.
             front.serve(&clock);
         }
-        self.device = Device::Stopped(stopped);
-        Ok(())
     }
 
     /// Stops in order: sessions end with all of their answers, the cache is flushed if asked, the device is reset.
@@ -353,14 +370,14 @@ impl<'m, T: Transport, P: Platform, N: Notify + Clone> Service<'m, T, P, N> {
 
     /// A FLUSH of the driver's own.
     fn flush(&mut self) -> Status {
-        let begun = self.is_serving() && self.fronts.first_mut().is_some_and(|front| front.begin_own(Request::flush()));
+        let begun = self.is_serving() && self.fronts.first_mut().is_some_and(FrontEnd::begin_flush);
         let outcome = begun.then(|| self.serve_until(|service| service.fronts.first_mut()?.own_outcome())).flatten();
         outcome.unwrap_or(Status::Gone)
     }
 
-    /// The front ends, one per queue.
-    pub fn fronts(&mut self) -> &mut [Front<'m, T, N>] {
-        &mut self.fronts
+    /// The front ends, one per queue, to look at.
+    pub fn fronts(&self) -> &[Front<'m, T, N>] {
+        &self.fronts
     }
 
     /// How often the device was reset for its own sake.

@@ -15,14 +15,21 @@ fn calls_write_read_and_flush_with_the_memory_beside_them() {
     let mut world = World::new(Config::default());
     let mut rig = world.usual();
     let mut client = rig.client(0, 16);
-    let grant = rig.grant(0, 8192, 4096, Access::ReadWrite);
     client.put(8192, &pattern(1, 4096));
-    rig.front.begin_call(client.id, &Body::Write { lba: 4, blocks: 8, fua: true }, Some(&grant)).unwrap();
+    rig.front
+        .begin_call(
+            client.id,
+            &Body::Write { lba: 4, blocks: 8, fua: true },
+            Some(rig.grant(0, 8192, 4096, Access::Read)),
+        )
+        .unwrap();
     assert_eq!(outcome(&mut rig, client.id), Ok(Given::Moved(4096)));
     rig.device.power_cut();
     assert_eq!(rig.device.disk(4, 8), pattern(1, 4096));
     client.put(8192, &[0; 4096]);
-    rig.front.begin_call(client.id, &Body::Read { lba: 4, blocks: 8 }, Some(&grant)).unwrap();
+    rig.front
+        .begin_call(client.id, &Body::Read { lba: 4, blocks: 8 }, Some(rig.grant(0, 8192, 4096, Access::ReadWrite)))
+        .unwrap();
     assert_eq!(rig.front.begin_call(client.id, &Body::Flush, None), Err(Status::Busy), "one at a time");
     assert_eq!(outcome(&mut rig, client.id), Ok(Given::Moved(4096)));
     assert_eq!(rig.front.call_outcome(client.id), None, "told once");
@@ -38,23 +45,24 @@ fn calls_are_refused_like_entries() {
     let mut world = World::new(Config::default());
     let mut rig = world.usual();
     let client = rig.open(0, &opening(16, Rights::READ, &[(10, 10)]));
-    let (small, readable) = (rig.grant(0, 0, 511, Access::ReadWrite), rig.grant(0, 0, 4096, Access::Read));
-    let grant = rig.grant(0, 0, 4096, Access::ReadWrite);
+    let (small, readable) = (Some((511, Access::ReadWrite)), Some((4096, Access::Read)));
+    let enough = Some((4096, Access::ReadWrite));
     let read = |lba, blocks| Body::Read { lba, blocks };
     let cases = [
         (read(0, 1), None, Status::InvalidArgument),
-        (read(0, 1), Some(&small), Status::InvalidArgument),
-        (read(0, 1), Some(&readable), Status::InvalidArgument),
-        (read(0, 0), Some(&grant), Status::InvalidArgument),
-        (read(0, 9), Some(&grant), Status::InvalidArgument),
-        (read(0, u32::MAX), Some(&grant), Status::InvalidArgument),
-        (read(10, 1), Some(&grant), Status::OutOfRange),
-        (read(u64::MAX, 1), Some(&grant), Status::OutOfRange),
-        (Body::Write { lba: 0, blocks: 1, fua: false }, Some(&grant), Status::Denied),
+        (read(0, 1), small, Status::InvalidArgument),
+        (read(0, 1), readable, Status::InvalidArgument),
+        (read(0, 0), enough, Status::InvalidArgument),
+        (read(0, 9), enough, Status::InvalidArgument),
+        (read(0, u32::MAX), enough, Status::InvalidArgument),
+        (read(10, 1), enough, Status::OutOfRange),
+        (read(u64::MAX, 1), enough, Status::OutOfRange),
+        (Body::Write { lba: 0, blocks: 1, fua: false }, enough, Status::Denied),
         (Body::Flush, None, Status::Denied),
         (Body::Close, None, Status::InvalidArgument),
     ];
     for (body, grant, status) in cases {
+        let grant = grant.map(|(len, access)| rig.grant(0, 0, len, access));
         assert_eq!(rig.front.begin_call(client.id, &body, grant), Err(status), "{body:?}");
     }
     assert_eq!(rig.front.begin_call(SessionId(0), &Body::Flush, None), Err(Status::NotFound));
@@ -62,7 +70,7 @@ fn calls_are_refused_like_entries() {
     assert_eq!(rig.front.begin_call(SessionId(client.id.0 | 0x4d), &Body::Flush, None), Err(Status::NotFound));
     rig.settle();
     assert_eq!(rig.front.call_outcome(client.id), None);
-    rig.front.begin_call(client.id, &read(0, 1), Some(&grant)).unwrap();
+    rig.front.begin_call(client.id, &read(0, 1), Some(rig.grant(0, 0, 512, Access::ReadWrite))).unwrap();
     assert_eq!(outcome(&mut rig, client.id), Ok(Given::Moved(512)));
 }
 
@@ -71,8 +79,9 @@ fn a_call_in_flight_keeps_the_session_and_takes_no_tag() {
     let mut world = World::new(Config::default());
     let mut rig = world.usual();
     let mut client = rig.client(0, 4);
-    let grant = rig.grant(0, 0, 4096, Access::ReadWrite);
-    rig.front.begin_call(client.id, &Body::Read { lba: 0, blocks: 1 }, Some(&grant)).unwrap();
+    rig.front
+        .begin_call(client.id, &Body::Read { lba: 0, blocks: 1 }, Some(rig.grant(0, 0, 4096, Access::ReadWrite)))
+        .unwrap();
     rig.serve();
     let call = rig.device.take(0, 99);
     assert_eq!(call.len(), 1);

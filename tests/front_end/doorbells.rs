@@ -123,7 +123,7 @@ fn an_interrupt_comes_for_a_call_whatever_the_ring_waits_for() {
     let reads: Vec<_> = (0..4).map(|tag| client.read(tag, 0, 1, u64::from(tag) * 512)).collect();
     client.submit(&reads);
     let grant = rig.grant(0, 8192, 512, Access::ReadWrite);
-    rig.front.begin_call(client.id, &Body::Read { lba: 9, blocks: 1 }, Some(&grant)).unwrap();
+    rig.front.begin_call(client.id, &Body::Read { lba: 9, blocks: 1 }, Some(grant)).unwrap();
     rig.serve();
     assert!(!client.end.arm(4, client.end.announcement()));
     rig.sleep();

@@ -176,7 +176,7 @@ fn a_session_that_nobody_went_along_with_closes_at_once() {
     let mut other = rig.client(1, 8);
     let mut client = rig.hands(0, 8);
     let opening = crate::rig::opening(8, drv_virtio_block::lib_block::message::Rights::ALL, &[(0, 8)]);
-    let id = rig.front.open(&opening, rig.rings(0, 8), &[]).unwrap().session;
+    let id = rig.front.open(&opening, rig.rings(0, 8), []).unwrap().session;
     client.submit(&[flush(0)]);
     rig.sleep();
     assert!(rig.front.is_open(id), "it is waited for, and nobody spins");

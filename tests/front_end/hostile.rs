@@ -111,7 +111,7 @@ impl<'w> Hostile<'w> {
         let capability = Capability::new(Rights(rights), &all).unwrap();
         let weight = 1 + random.below(3) as u16;
         let opening = Opening { version: VERSION, credit: CREDIT, weight, affinity: 0, capability };
-        self.id = Some(rig.front.open(&opening, rig.rings(0, CREDIT), &[]).unwrap().session);
+        self.id = Some(rig.front.open(&opening, rig.rings(0, CREDIT), []).unwrap().session);
         self.bounds = Bounds { rights, extents: extents.to_vec(), memory: Vec::new() };
         self.register(rig, random);
         ClientEnd::new(rig.rings(0, CREDIT)).acknowledge(rig.epoch);
@@ -124,7 +124,7 @@ impl<'w> Hostile<'w> {
         let len = (1 + random.below((DATA - offset) / 8)) * 8;
         let access = if random.one_in(3) { Access::Read } else { Access::ReadWrite };
         let grant = rig.grant(0, offset, len, access);
-        let Ok(id) = rig.front.register(self.id.unwrap(), &grant) else { return };
+        let Ok(id) = rig.front.register(self.id.unwrap(), grant) else { return };
         self.ids.push(id);
         let address = self.data + offset as u64;
         let granted = Granted { address, len: len as u64, writable: access == Access::ReadWrite };
@@ -153,7 +153,7 @@ impl<'w> Hostile<'w> {
             1 => Body::Write { lba, blocks, fua: random.one_in(2) },
             _ => Body::Flush,
         };
-        if rig.front.begin_call(self.id.unwrap(), &body, Some(&grant)).is_ok() {
+        if rig.front.begin_call(self.id.unwrap(), &body, Some(grant)).is_ok() {
             // What an earlier call came to, nobody asked.
             if std::mem::replace(&mut self.calling, true) {
                 self.bounds.memory.pop();

@@ -1,7 +1,7 @@
 //! Registered memory: ids, access, what keeps it, and lists in it.
 use crate::fake::Config;
 use crate::operations::list;
-use crate::rig::{World, pattern};
+use crate::rig::{Rig, World, pattern};
 use drv_virtio_block::lib_block::Status;
 use drv_virtio_block::lib_block::entry::{Data, MemoryId, Operation, Piece, Submission};
 use drv_virtio_block::lib_block::front_end::{Access, MAX_MEMORIES};
@@ -12,7 +12,7 @@ fn memory_that_the_device_may_only_read_is_not_written() {
     let mut world = World::new(Config::default());
     let mut rig = world.usual();
     let mut client = rig.client(0, 16);
-    let only = rig.front.register(client.id, &rig.grant(0, 4096, 4096, Access::Read)).unwrap();
+    let only = rig.front.register(client.id, rig.grant(0, 4096, 4096, Access::Read)).unwrap();
     let piece = Piece { memory: only, offset: 0, len: 512 };
     for data in [Data::One(piece), Data::Two([client.piece(0, 512), piece]), Data::Two([piece, client.piece(0, 512)])] {
         let blocks = if matches!(data, Data::One(_)) { 1 } else { 2 };
@@ -34,7 +34,7 @@ fn an_id_that_was_given_up_names_nothing_although_its_place_is_taken_again() {
     let stale = client.all;
     rig.front.unregister(client.id, stale).unwrap();
     assert_eq!(rig.ask(&client.read(1, 0, 1, 0), &mut client).status, Status::NotFound);
-    let fresh = rig.front.register(client.id, &rig.grant(0, 0, 4096, Access::ReadWrite)).unwrap();
+    let fresh = rig.front.register(client.id, rig.grant(0, 0, 4096, Access::ReadWrite)).unwrap();
     assert_ne!(fresh, stale);
     assert_eq!(fresh.0 & 0xffff, stale.0 & 0xffff, "the same place");
     assert_eq!(rig.ask(&client.read(1, 0, 1, 0), &mut client).status, Status::NotFound);
@@ -48,10 +48,10 @@ fn places_for_memory_do_not_wear_out() {
     let mut world = World::new(Config::default());
     let mut rig = world.usual();
     let client = rig.client(0, 16);
-    let grant = rig.grant(0, 0, 4096, Access::ReadWrite);
     let mut last = MemoryId(0);
     for cycle in 0..70_000 {
-        let id = rig.front.register(client.id, &grant).unwrap_or_else(|why| panic!("{why:?} in cycle {cycle}"));
+        let grant = rig.grant(0, 0, 4096, Access::ReadWrite);
+        let id = rig.front.register(client.id, grant).unwrap_or_else(|why| panic!("{why:?} in cycle {cycle}"));
         assert!(id != last && id.0 >> 16 != 0, "{id:?} in cycle {cycle}");
         last = id;
         rig.front.unregister(client.id, id).unwrap();
@@ -78,11 +78,14 @@ fn a_session_has_so_many_memories_and_no_more() {
     let mut world = World::new(Config::default());
     let mut rig = world.usual();
     let (client, other) = (rig.client(0, 16), rig.client(1, 16));
-    let grant = rig.grant(0, 0, 4096, Access::ReadWrite);
-    let ids: Vec<_> = (1..MAX_MEMORIES).map(|_| rig.front.register(client.id, &grant).unwrap()).collect();
-    assert_eq!(rig.front.register(client.id, &grant), Err(Status::Busy));
+    let register = |rig: &mut Rig<'_>| {
+        let grant = rig.grant(0, 0, 4096, Access::ReadWrite);
+        rig.front.register(client.id, grant)
+    };
+    let ids: Vec<_> = (1..MAX_MEMORIES).map(|_| register(&mut rig).unwrap()).collect();
+    assert_eq!(register(&mut rig), Err(Status::Busy));
     rig.front.unregister(client.id, ids[4]).unwrap();
-    let again = rig.front.register(client.id, &grant).unwrap();
+    let again = register(&mut rig).unwrap();
     assert!(!ids.contains(&again));
     // The number is the session's own.
     assert_eq!(rig.front.unregister(other.id, again), Err(Status::NotFound));
@@ -95,7 +98,7 @@ fn memory_in_flight_is_busy_until_the_answer_and_other_memory_is_not() {
     let mut client = rig.client(0, 16);
     let ids = [0, 1, 2, 3].map(|at| {
         let grant = rig.grant(0, at << 14, 1 << 14, Access::ReadWrite);
-        rig.front.register(client.id, &grant).unwrap()
+        rig.front.register(client.id, grant).unwrap()
     });
     let piece = |at: usize, offset| Piece { memory: ids[at], offset, len: 512 };
     let pieces = [piece(0, 0), piece(1, 512), piece(0, 1024)];
@@ -128,7 +131,7 @@ fn memory_of_a_request_that_waits_is_busy_too() {
     let mut rig = world.usual();
     let mut client = rig.client(0, 16);
     client.submit(&[client.read(1, 0, 1, 0), crate::rig::barrier(crate::rig::flush(2))]);
-    let other = rig.front.register(client.id, &rig.grant(0, 0, 4096, Access::ReadWrite)).unwrap();
+    let other = rig.front.register(client.id, rig.grant(0, 0, 4096, Access::ReadWrite)).unwrap();
     let data = Data::One(Piece { memory: other, offset: 0, len: 512 });
     client.submit(&[Submission { tag: 3, blocks: 1, data, ..Submission::new(Operation::Write, 0) }]);
     rig.serve();

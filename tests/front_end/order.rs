@@ -111,7 +111,7 @@ fn a_barrier_waits_for_the_call_before_it() {
     let mut rig = world.usual();
     let mut client = rig.client(0, 16);
     let grant = rig.grant(0, 8192, 512, Access::ReadWrite);
-    rig.front.begin_call(client.id, &Body::Read { lba: 70, blocks: 1 }, Some(&grant)).unwrap();
+    rig.front.begin_call(client.id, &Body::Read { lba: 70, blocks: 1 }, Some(grant)).unwrap();
     let call = took(&mut rig);
     client.submit(&[barrier(client.read(1, 71, 1, 0))]);
     assert_eq!(took(&mut rig), []);

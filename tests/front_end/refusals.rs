@@ -45,13 +45,13 @@ fn an_opening_that_cannot_be_is_refused_with_its_class() {
         (Opening { capability: Capability::default(), ..good }, Status::OutOfRange),
     ];
     for (opening, status) in cases {
-        assert_eq!(rig.front.open(&opening, rig.rings(0, 16), &[]).unwrap_err(), status, "{opening:?}");
+        assert_eq!(rig.front.open(&opening, rig.rings(0, 16), []).unwrap_err(), status, "{opening:?}");
     }
     let large = opening(128, Rights::ALL, &[(0, 2048)]);
-    assert_eq!(rig.front.open(&large, rig.rings(0, 128), &[]).unwrap_err(), Status::InvalidArgument);
+    assert_eq!(rig.front.open(&large, rig.rings(0, 128), []).unwrap_err(), Status::InvalidArgument);
     assert_eq!((rig.front.sessions(), rig.rung.take()), (0, vec![]), "nobody was let in or rung");
     let (mut one, two) = (rig.open(0, &good), rig.open(1, &good));
-    assert_eq!(rig.front.open(&good, rig.rings(2, 16), &[]).unwrap_err(), Status::Busy);
+    assert_eq!(rig.front.open(&good, rig.rings(2, 16), []).unwrap_err(), Status::Busy);
     assert_ne!(one.id, two.id);
     assert_eq!(rig.ask(&one.read(0, 0, 1, 0), &mut one).status, Status::Ok);
 }
@@ -61,13 +61,13 @@ fn known_memory_that_cannot_be_registered_takes_the_opening_back() {
     let mut world = World::new(Config::default());
     let mut rig = world.usual();
     let good = opening(16, Rights::ALL, &[(0, 2048)]);
-    let grant = rig.grant(0, 0, 4096, Access::Read);
     for known in [MemoryId(0), MemoryId(1 << 16 | 16)] {
-        let refused = rig.front.open(&good, rig.rings(0, 16), &[(MemoryId(1 << 16), grant), (known, grant)]);
+        let known = [MemoryId(1 << 16), known].map(|id| (id, rig.grant(0, 0, 4096, Access::Read)));
+        let refused = rig.front.open(&good, rig.rings(0, 16), known);
         assert_eq!(refused.unwrap_err(), Status::InvalidArgument);
     }
-    let twice = [(MemoryId(1 << 16), grant), (MemoryId(2 << 16), grant)];
-    assert_eq!(rig.front.open(&good, rig.rings(0, 16), &twice).unwrap_err(), Status::Busy);
+    let twice = [1 << 16, 2 << 16].map(|id| (MemoryId(id), rig.grant(0, 0, 4096, Access::Read)));
+    assert_eq!(rig.front.open(&good, rig.rings(0, 16), twice).unwrap_err(), Status::Busy);
     assert_eq!((rig.front.sessions(), rig.rung.take()), (0, vec![]));
     let mut client = rig.open(0, &good);
     assert_eq!(rig.ask(&client.read(0, 0, 1, 0), &mut client).status, Status::Ok);

@@ -1,12 +1,11 @@
 //! A new life over the same rings, and a reset within one.
 use crate::fake::{Config, Order};
-use crate::rig::{World, barrier, flush, opening, pattern, range};
+use crate::rig::{Rig, World, barrier, flush, opening, pattern, range};
 use drv_virtio_block::lib_block::Status;
 use drv_virtio_block::lib_block::entry::{Data, MemoryId, Operation, Piece, Submission};
 use drv_virtio_block::lib_block::front_end::Access;
 use drv_virtio_block::lib_block::message::Rights;
 use drv_virtio_block::lib_block::ring::{Announcement, Stage};
-use drv_virtio_block::request::Request;
 
 #[test]
 fn a_new_life_over_the_same_rings_answers_what_is_asked_in_it_and_nothing_else() {
@@ -27,7 +26,7 @@ fn a_new_life_over_the_same_rings_answers_what_is_asked_in_it_and_nothing_else()
         rig.restart();
         let known = [(client.all, rig.grant(0, 0, 256 << 10, Access::ReadWrite))];
         let again = opening(16, Rights::ALL, &[(0, 2048)]);
-        client.id = rig.front.open(&again, rig.rings(0, 16), &known).unwrap().session;
+        client.id = rig.front.open(&again, rig.rings(0, 16), known).unwrap().session;
         assert_eq!(client.end.announcement(), Announcement { epoch: life, stage: Stage::Serving });
         rig.sleep();
         // The completions that are left are of the old life, all three.
@@ -57,7 +56,7 @@ fn a_client_that_goes_along_with_an_old_life_is_waited_for() {
     let mut client = rig.client(0, 16);
     rig.restart();
     let again = opening(16, Rights::ALL, &[(0, 2048)]);
-    client.id = rig.front.open(&again, rig.rings(0, 16), &[]).unwrap().session;
+    client.id = rig.front.open(&again, rig.rings(0, 16), []).unwrap().session;
     client.end.acknowledge(1);
     client.submit(&[flush(0)]);
     rig.sleep();
@@ -80,7 +79,7 @@ fn memory_is_known_under_its_old_number_and_new_memory_gets_another() {
     let old = MemoryId(7 << 16 | 3);
     let known = [(old, rig.grant(0, 8192, 4096, Access::Read))];
     let again = opening(16, Rights::ALL, &[(0, 2048)]);
-    client.id = rig.front.open(&again, rig.rings(0, 16), &known).unwrap().session;
+    client.id = rig.front.open(&again, rig.rings(0, 16), known).unwrap().session;
     client.end.acknowledge(2);
     let data = Data::One(Piece { memory: old, offset: 0, len: 512 });
     let wish = |operation| Submission { tag: 1, blocks: 1, data, ..Submission::new(operation, 5) };
@@ -89,11 +88,14 @@ fn memory_is_known_under_its_old_number_and_new_memory_gets_another() {
     assert_eq!(rig.device.disk(5, 1), pattern(2, 512));
     assert_eq!(rig.ask(&wish(Operation::Read), &mut client).status, Status::Denied);
     assert_eq!(rig.ask(&client.read(1, 0, 1, 0), &mut client).status, Status::NotFound, "nobody told of that");
-    let grant = rig.grant(0, 0, 4096, Access::ReadWrite);
-    let new: Vec<_> = (0..15).map(|_| rig.front.register(client.id, &grant).unwrap()).collect();
+    let register = |rig: &mut Rig<'_>| {
+        let grant = rig.grant(0, 0, 4096, Access::ReadWrite);
+        rig.front.register(client.id, grant)
+    };
+    let new: Vec<_> = (0..15).map(|_| register(&mut rig).unwrap()).collect();
     assert!(!new.contains(&old));
     assert_eq!(rig.front.unregister(client.id, old), Ok(()));
-    assert_ne!(rig.front.register(client.id, &grant), Ok(old));
+    assert_ne!(register(&mut rig), Ok(old));
 }
 
 #[test]
@@ -136,14 +138,14 @@ fn without_a_queue_nothing_begins_and_nothing_is_lost() {
     let mut world = World::new(Config::default());
     let mut rig = world.usual();
     let mut client = rig.client(0, 16);
-    let queue = rig.front.take_queue().unwrap();
+    let queue = rig.stop();
     client.submit(&[client.read(0, 0, 1, 0)]);
     rig.serve();
-    assert!(!rig.front.begin_own(Request::flush()));
+    assert!(!rig.front.begin_flush());
     let again = opening(16, Rights::ALL, &[(0, 8)]);
-    assert_eq!(rig.front.open(&again, rig.rings(1, 16), &[]).unwrap_err(), Status::Gone);
+    assert_eq!(rig.front.open(&again, rig.rings(1, 16), []).unwrap_err(), Status::Gone);
     assert_eq!(rig.front.info(client.id).unwrap_err(), Status::Gone);
-    rig.front.put_queue(queue);
+    rig.go_on(queue);
     rig.settle();
     assert_eq!(client.ends(), [(0, Status::Ok)]);
 }
@@ -177,12 +179,12 @@ fn the_drivers_own_requests_are_nobody_elses() {
     let mut rig = world.usual();
     let mut client = rig.client(0, 16);
     client.submit(&[client.read(0, 0, 1, 0)]);
-    assert!(rig.front.begin_own(Request::flush()));
+    assert!(rig.front.begin_flush());
     assert_eq!(rig.front.own_outcome(), None);
     rig.settle();
     assert_eq!((rig.front.own_outcome(), rig.front.own_outcome()), (Some(Status::Ok), None));
     assert_eq!(client.ends(), [(0, Status::Ok)]);
-    assert!(rig.front.begin_own(Request::flush()));
+    assert!(rig.front.begin_flush());
     rig.reset();
     assert_eq!(rig.front.own_outcome(), Some(Status::IoError));
 }

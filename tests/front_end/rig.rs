@@ -85,13 +85,15 @@ impl World {
         let prepared = Prepared::new(queue, driver.geometry(), &mut region, &mut arena).expect("room for the queue");
         let addresses = prepared.addresses();
         let mut running = driver.program(QueueId(0), &addresses).expect("a ring").start().expect("a start");
-        let owned = prepared.owned(running.doorbell(QueueId(0)).expect("a doorbell"));
+        let doorbell = running.doorbell(QueueId(0)).expect("a doorbell");
         let rung = Rung::default();
-        let front = FrontEnd::new(owned, rung.clone(), &mut arena, options, 1).expect("room for the sessions");
+        let front =
+            FrontEnd::new(prepared, doorbell, rung.clone(), &mut arena, options, 1).expect("room for the sessions");
         Rig {
             device: device.clone(),
             memory,
             running: Some(running),
+            stopped: None,
             front,
             rung,
             now: Cell::new(1),
@@ -122,6 +124,7 @@ pub(crate) struct Rig<'w> {
     pub(crate) device: FakeDevice,
     pub(crate) memory: &'w HostMemory,
     running: Option<Running<'w, Wire>>,
+    stopped: Option<Stopped<'w, Wire>>,
     pub(crate) front: Front<'w>,
     pub(crate) rung: Rung,
     /// What the clock says.
@@ -221,10 +224,10 @@ impl<'w> Rig<'w> {
     #[track_caller]
     pub(crate) fn open(&mut self, at: usize, opening: &Opening) -> Client<'w> {
         let mut client = self.hands(at, opening.credit);
-        client.id = self.front.open(opening, self.rings(at, opening.credit), &[]).expect("a session").session;
+        client.id = self.front.open(opening, self.rings(at, opening.credit), []).expect("a session").session;
         client.end.acknowledge(self.epoch);
         let all = self.grant(at, 0, self.data, Access::ReadWrite);
-        client.all = self.front.register(client.id, &all).expect("a registration");
+        client.all = self.front.register(client.id, all).expect("a registration");
         self.serve();
         self.rung.take();
         client
@@ -254,18 +257,31 @@ impl<'w> Rig<'w> {
         done.remove(0)
     }
 
-    /// Takes the queue away, resets, answers, and goes on with the same queue.
+    /// Resets, answers, and goes on with the same queue.
     #[track_caller]
     pub(crate) fn reset(&mut self) {
-        let queue = self.front.take_queue().expect("a queue");
+        let queue = self.stop();
+        self.go_on(queue);
+    }
+
+    /// Resets the device, and answers what it had.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) -> Prepared<'w, Lent<'w>> {
         let stopped = self.running.take().expect("it runs").reset(&Clock::default()).expect("a reset");
         let now = self.now.get();
-        let front = &mut self.front;
-        let prepared =
-            queue.reclaim(&stopped.proof(), |done| front.give_back(&done, &|| Nanos(now))).expect("its queue");
-        let running = self.bring_up(stopped, &prepared);
+        let queue = self.front.reclaim(&stopped.proof(), &|| Nanos(now)).expect("its queue");
+        self.stopped = Some(stopped);
+        queue
+    }
+
+    /// Goes on after [`Rig::stop`].
+    #[track_caller]
+    pub(crate) fn go_on(&mut self, queue: Prepared<'w, Lent<'w>>) {
+        let stopped = self.stopped.take().expect("it was stopped");
+        let running = self.bring_up(stopped, &queue);
         let running = self.running.insert(running);
-        self.front.put_queue(prepared.owned(running.doorbell(QueueId(0)).expect("a doorbell")));
+        let doorbell = running.doorbell(QueueId(0)).expect("a doorbell");
+        self.front.resume(queue, doorbell).expect("a queue of this device");
     }
 
     fn bring_up(&self, stopped: Stopped<'w, Wire>, queue: &Prepared<'w, Lent<'w>>) -> Running<'w, Wire> {
@@ -282,9 +298,9 @@ impl<'w> Rig<'w> {
         let prepared = Prepared::new(&self.queue, geometry, &mut self.region, &mut self.arena).expect("room");
         self.addresses = prepared.addresses();
         let running = self.running.insert(self.bring_up(stopped, &prepared));
-        let owned = prepared.owned(running.doorbell(QueueId(0)).expect("a doorbell"));
+        let doorbell = running.doorbell(QueueId(0)).expect("a doorbell");
         self.epoch += 1;
-        let front = FrontEnd::new(owned, self.rung.clone(), &mut self.arena, self.options, self.epoch);
+        let front = FrontEnd::new(prepared, doorbell, self.rung.clone(), &mut self.arena, self.options, self.epoch);
         self.front = front.expect("room for the sessions");
     }
 }

@@ -46,7 +46,7 @@ fn get_info_says_what_the_device_is() {
             features: offered & Features::IMPLEMENTED.0,
             identity: id,
         };
-        let info = ask(&mut service, peer.opened.session, Body::GetInfo, &Beside::default());
+        let info = ask(&mut service, peer.opened.session, Body::GetInfo, Beside::default());
         assert_eq!(info, Ok(Given::Info(expected)));
         assert_eq!(peer.opened.info, expected);
         ground.device.assert_no_faults();
@@ -88,7 +88,7 @@ fn read_write_and_flush_move_what_they_say() {
     assert_eq!(with_memory(&mut service, id, write, granted), Ok(Given::Moved(8192)));
     assert_eq!(ground.device.disk(110, 16), pattern(4, 8192), "through the session's extent");
     assert_eq!(ground.device.unstable_sectors(), 16);
-    assert_eq!(ask(&mut service, id, Body::Flush, &Beside::default()), Ok(Given::Moved(0)));
+    assert_eq!(ask(&mut service, id, Body::Flush, Beside::default()), Ok(Given::Moved(0)));
     assert_eq!(ground.device.unstable_sectors(), 0);
     let read = Body::Read { lba: 12, blocks: 8 };
     let granted = ground.grant(9, 2, Access::ReadWrite);
@@ -111,12 +111,12 @@ fn a_capability_to_several_extents_is_numbered_through() {
     let peer = Peer::new(&mut service, &ground, 0, Opening { capability, ..opening(0, 1) });
     let id = peer.opened.session;
     ground.put(0, &pattern(1, 4096));
-    let grant = ground.grant(0, 1, Access::Read);
+    let grant = || ground.grant(0, 1, Access::Read);
     let at = |lba| Body::Write { lba, blocks: 8, fua: false };
-    assert_eq!(with_memory(&mut service, id, at(16), grant), Ok(Given::Moved(4096)));
+    assert_eq!(with_memory(&mut service, id, at(16), grant()), Ok(Given::Moved(4096)));
     assert_eq!(ground.device.disk(8, 8), pattern(1, 4096));
-    assert_eq!(with_memory(&mut service, id, at(12), grant), Err(Status::OutOfRange), "across two of them");
-    assert_eq!(with_memory(&mut service, id, at(24), grant), Err(Status::OutOfRange));
+    assert_eq!(with_memory(&mut service, id, at(12), grant()), Err(Status::OutOfRange), "across two of them");
+    assert_eq!(with_memory(&mut service, id, at(24), grant()), Err(Status::OutOfRange));
 }
 
 #[test]
@@ -137,14 +137,14 @@ fn memory_is_registered_and_forgotten_when_nothing_names_it() {
     assert_eq!(with_memory(&mut service, id, Body::Register, ground.all()), Err(Status::Busy));
     peer.submit(&[read(0, 0, 0)]);
     service.pass();
-    let mut forget = |memory| ask(&mut service, id, Body::Unregister { memory }, &Beside::default());
+    let mut forget = |memory| ask(&mut service, id, Body::Unregister { memory }, Beside::default());
     assert_eq!(forget(ALL), Err(Status::Busy), "the device has it");
     assert_eq!(forget(ids[3]), Ok(Given::Nothing));
     assert_eq!(forget(ids[3]), Err(Status::NotFound));
     assert_eq!(forget(MemoryId(0)), Err(Status::NotFound));
     ground.device.process_all(0);
     service.pass();
-    let mut forget = |memory| ask(&mut service, id, Body::Unregister { memory }, &Beside::default());
+    let mut forget = |memory| ask(&mut service, id, Body::Unregister { memory }, Beside::default());
     assert_eq!(forget(ALL), Ok(Given::Nothing));
     assert_eq!(peer.answers(), [(0, Status::Ok)]);
     peer.submit(&[read(1, 0, 0)]);
@@ -161,11 +161,11 @@ fn close_ends_the_session_once_the_device_gave_everything_back() {
     let id = peer.opened.session;
     peer.submit(&[write(0, 0, 0), read(1, 8, 1)]);
     service.pass();
-    assert_eq!(ask(&mut service, id, Body::Close, &Beside::default()), Ok(Given::Nothing));
+    assert_eq!(ask(&mut service, id, Body::Close, Beside::default()), Ok(Given::Nothing));
     assert_eq!(peer.answers(), [(0, Status::Ok), (1, Status::Ok)]);
     assert_eq!(peer.end.announcement().stage, Stage::Ended);
-    assert_eq!(ask(&mut service, id, Body::Close, &Beside::default()), Err(Status::NotFound));
-    assert_eq!(ask(&mut service, id, Body::GetInfo, &Beside::default()), Err(Status::NotFound));
+    assert_eq!(ask(&mut service, id, Body::Close, Beside::default()), Err(Status::NotFound));
+    assert_eq!(ask(&mut service, id, Body::GetInfo, Beside::default()), Err(Status::NotFound));
     assert_eq!(driver(&mut service).sessions, 0);
     let again = Peer::new(&mut service, &ground, 0, opening(0, 1024));
     assert_ne!(again.opened.session, id, "numbers are not used again at once");
@@ -215,14 +215,14 @@ fn a_call_to_a_silent_device_ends_with_its_patience_and_a_reset() {
     ground.desk.while_relaxing(|| ());
     peer.submit(&[write(0, 0, 1)]);
     let before = ground.desk.now();
-    let grant = ground.grant(0, 1, Access::ReadWrite);
-    assert_eq!(with_memory(&mut service, peer.opened.session, READ, grant), Err(Status::Reset));
+    let grant = || ground.grant(0, 1, Access::ReadWrite);
+    assert_eq!(with_memory(&mut service, peer.opened.session, READ, grant()), Err(Status::Reset));
     let took = ground.desk.now().0 - before.0;
     assert!((PATIENCE.0..PATIENCE.0 + 3_000_000).contains(&took), "{took} ns");
     assert_eq!(service.resets(), 1);
     assert_eq!(peer.answers(), [(0, Status::Reset)]);
     ground.serve_while_relaxing();
-    assert_eq!(with_memory(&mut service, peer.opened.session, READ, grant), Ok(Given::Moved(4096)));
+    assert_eq!(with_memory(&mut service, peer.opened.session, READ, grant()), Ok(Given::Moved(4096)));
     ground.device.assert_no_faults();
 }
 
@@ -239,8 +239,8 @@ fn a_call_that_the_device_forgot_ends_though_others_are_answered() {
         ground.device.process_all(0);
         work(&mut end, turns);
     });
-    let grant = ground.grant(0, 1, Access::ReadWrite);
-    assert_eq!(with_memory(&mut service, peer.opened.session, READ, grant), Err(Status::Reset));
+    let grant = || ground.grant(0, 1, Access::ReadWrite);
+    assert_eq!(with_memory(&mut service, peer.opened.session, READ, grant()), Err(Status::Reset));
     assert_eq!(service.resets(), 1);
 }
 
@@ -263,8 +263,8 @@ fn a_session_that_breaks_off_takes_its_call_along() {
             device.process_all(0);
         }
     });
-    let grant = ground.grant(0, 1, Access::ReadWrite);
-    assert_eq!(with_memory(&mut service, peer.opened.session, READ, grant), Err(Status::Gone));
+    let grant = || ground.grant(0, 1, Access::ReadWrite);
+    assert_eq!(with_memory(&mut service, peer.opened.session, READ, grant()), Err(Status::Gone));
     assert_eq!((driver(&mut service).sessions, driver(&mut service).ended), (0, 1));
     assert_eq!(service.resets(), 0);
 }
@@ -277,7 +277,7 @@ fn a_call_waits_for_its_turn_like_a_request() {
     let mut peer = Peer::new(&mut service, &ground, 0, opening(0, 512));
     let barrier = Submission { tag: 2, ..Submission::new(Operation::Flush, 0) };
     peer.submit(&[write(0, 0, 1), barrier]);
-    let grant = ground.grant(0, 1, Access::ReadWrite);
-    assert_eq!(with_memory(&mut service, peer.opened.session, READ, grant), Ok(Given::Moved(4096)));
+    let grant = || ground.grant(0, 1, Access::ReadWrite);
+    assert_eq!(with_memory(&mut service, peer.opened.session, READ, grant()), Ok(Given::Moved(4096)));
     assert_eq!(peer.answers(), [(0, Status::Ok), (2, Status::Ok)]);
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 const READ: Body = Body::Read { lba: 0, blocks: 8 };
 
 fn answer(service: &mut Tested<'_>, bytes: &[u8]) -> Answer {
-    Answer::decode(&service.handle(bytes, &Beside::default())).expect("an answer")
+    Answer::decode(&service.handle(bytes, Beside::default())).expect("an answer")
 }
 
 #[test]
@@ -64,20 +64,20 @@ fn sessions_are_opened_with_what_can_be() {
         (Opening { capability: capability(0, 2049), ..good }, Status::OutOfRange),
         (Opening { capability: capability(2048, 1), ..good }, Status::OutOfRange),
     ];
-    let beside = Beside { rings: Some(ground.rings(0)), ..Beside::default() };
     for (opening, status) in cases {
-        assert_eq!(ask(&mut service, SessionId(0), Body::Open(opening), &beside), Err(status), "{opening:?}");
+        let beside = Beside { rings: Some(ground.rings(0)), ..Beside::default() };
+        assert_eq!(ask(&mut service, SessionId(0), Body::Open(opening), beside), Err(status), "{opening:?}");
     }
     assert_eq!(tell(&mut service, Body::Open(good)), Err(Status::InvalidArgument), "without rings");
-    let twice = [(ALL, ground.all()), (ALL, ground.all())];
-    let beside = Beside { known: &twice, ..beside };
-    assert_eq!(ask(&mut service, SessionId(0), Body::Open(good), &beside), Err(Status::Busy), "one number twice");
+    let known = [(ALL, ground.all()), (ALL, ground.all())].into_iter().collect();
+    let beside = Beside { rings: Some(ground.rings(0)), known, ..Beside::default() };
+    assert_eq!(ask(&mut service, SessionId(0), Body::Open(good), beside), Err(Status::Busy), "one number twice");
     assert_eq!(driver(&mut service).sessions, 0);
     for seat in 0..4 {
         open(&mut service, &ground, seat, good);
     }
     let beside = Beside { rings: Some(ground.rings(4)), ..Beside::default() };
-    assert_eq!(ask(&mut service, SessionId(0), Body::Open(good), &beside), Err(Status::Busy), "four are all");
+    assert_eq!(ask(&mut service, SessionId(0), Body::Open(good), beside), Err(Status::Busy), "four are all");
     assert_eq!(driver(&mut service).sessions, 4);
 }
 
@@ -87,30 +87,31 @@ fn calls_within_a_session_are_held_against_it() {
     let mut private = Private::new();
     let mut service = ground.started(&mut private);
     let id = Peer::new(&mut service, &ground, 0, opening(0, 4096)).opened.session;
-    let (readable, writable) = (ground.grant(0, 1, Access::Read), ground.grant(0, 1, Access::ReadWrite));
+    let readable = || ground.grant(0, 1, Access::Read);
+    let writable = || ground.grant(0, 1, Access::ReadWrite);
     let read = |lba, blocks| Body::Read { lba, blocks };
     let write = |lba, blocks| Body::Write { lba, blocks, fua: false };
     let cases = [
-        (read(0, 8), readable, Status::InvalidArgument),
-        (read(0, 9), writable, Status::InvalidArgument),
-        (read(0, 0), writable, Status::InvalidArgument),
+        (read(0, 8), readable(), Status::InvalidArgument),
+        (read(0, 9), writable(), Status::InvalidArgument),
+        (read(0, 0), writable(), Status::InvalidArgument),
         (read(0, 2049), ground.all(), Status::InvalidArgument),
         (read(0, u32::MAX), ground.all(), Status::InvalidArgument),
-        (read(4089, 8), writable, Status::OutOfRange),
-        (read(u64::MAX, 8), writable, Status::OutOfRange),
-        (read(u64::MAX - 6, 8), writable, Status::OutOfRange),
-        (write(4096, 1), readable, Status::OutOfRange),
-        (write(0, 0), readable, Status::InvalidArgument),
+        (read(4089, 8), writable(), Status::OutOfRange),
+        (read(u64::MAX, 8), writable(), Status::OutOfRange),
+        (read(u64::MAX - 6, 8), writable(), Status::OutOfRange),
+        (write(4096, 1), readable(), Status::OutOfRange),
+        (write(0, 0), readable(), Status::InvalidArgument),
     ];
     for (body, grant, status) in cases {
         assert_eq!(with_memory(&mut service, id, body, grant), Err(status), "{body:?}");
     }
-    assert_eq!(ask(&mut service, id, READ, &Beside::default()), Err(Status::InvalidArgument), "without a buffer");
-    assert_eq!(ask(&mut service, id, Body::Register, &Beside::default()), Err(Status::InvalidArgument));
+    assert_eq!(ask(&mut service, id, READ, Beside::default()), Err(Status::InvalidArgument), "without a buffer");
+    assert_eq!(ask(&mut service, id, Body::Register, Beside::default()), Err(Status::InvalidArgument));
     let none = ground.grant(0, 0, Access::ReadWrite);
     assert_eq!(with_memory(&mut service, id, Body::Register, none), Err(Status::InvalidArgument));
     assert_eq!(ground.device.counts(0).taken, 1, "the device saw GET ID only");
-    assert_eq!(with_memory(&mut service, id, READ, writable), Ok(Given::Moved(4096)));
+    assert_eq!(with_memory(&mut service, id, READ, writable()), Ok(Given::Moved(4096)));
 }
 
 #[test]
@@ -125,14 +126,14 @@ fn rights_hold_for_calls() {
     let (reader, writer) = (with(Rights::READ), with(Rights::WRITE.with(Rights::FLUSH)));
     let reader = Peer::new(&mut service, &ground, 0, reader).opened.session;
     let writer = Peer::new(&mut service, &ground, 1, writer).opened.session;
-    let grant = ground.grant(0, 1, Access::ReadWrite);
+    let grant = || ground.grant(0, 1, Access::ReadWrite);
     let write = Body::Write { lba: 0, blocks: 8, fua: true };
-    assert_eq!(with_memory(&mut service, reader, write, grant), Err(Status::Denied));
-    assert_eq!(with_memory(&mut service, reader, READ, grant), Ok(Given::Moved(4096)));
-    assert_eq!(ask(&mut service, reader, Body::Flush, &Beside::default()), Err(Status::Denied));
-    assert_eq!(with_memory(&mut service, writer, READ, grant), Err(Status::Denied));
-    assert_eq!(with_memory(&mut service, writer, write, grant), Ok(Given::Moved(4096)));
-    assert_eq!(ask(&mut service, writer, Body::Flush, &Beside::default()), Ok(Given::Moved(0)));
+    assert_eq!(with_memory(&mut service, reader, write, grant()), Err(Status::Denied));
+    assert_eq!(with_memory(&mut service, reader, READ, grant()), Ok(Given::Moved(4096)));
+    assert_eq!(ask(&mut service, reader, Body::Flush, Beside::default()), Err(Status::Denied));
+    assert_eq!(with_memory(&mut service, writer, READ, grant()), Err(Status::Denied));
+    assert_eq!(with_memory(&mut service, writer, write, grant()), Ok(Given::Moved(4096)));
+    assert_eq!(ask(&mut service, writer, Body::Flush, Beside::default()), Ok(Given::Moved(0)));
 }
 
 #[test]
@@ -152,11 +153,11 @@ fn a_session_that_is_not_there_is_not_found() {
     let mut private = Private::new();
     let mut service = ground.started(&mut private);
     let id = Peer::new(&mut service, &ground, 0, opening(0, 64)).opened.session;
-    let grant = ground.grant(0, 1, Access::ReadWrite);
+    let grant = || ground.grant(0, 1, Access::ReadWrite);
     for other in [0, 1, 0x1_0001, 0x1_0004, 0x1_0100, 0x2_0000, 0x1_ff00, u32::MAX].map(SessionId) {
         assert_ne!(other, id);
         for body in [Body::GetInfo, READ, Body::Flush, Body::Close, Body::Register, Body::Unregister { memory: ALL }] {
-            assert_eq!(with_memory(&mut service, other, body, grant), Err(Status::NotFound), "{other:?} {body:?}");
+            assert_eq!(with_memory(&mut service, other, body, grant()), Err(Status::NotFound), "{other:?} {body:?}");
         }
     }
 }
@@ -167,10 +168,10 @@ fn a_session_whose_client_does_not_go_along_has_no_calls() {
     let mut private = Private::new();
     let mut service = ground.started(&mut private);
     let id = open(&mut service, &ground, 0, opening(0, 64)).session;
-    let grant = ground.grant(0, 1, Access::ReadWrite);
-    assert_eq!(with_memory(&mut service, id, READ, grant), Err(Status::Busy));
-    assert!(ask(&mut service, id, Body::GetInfo, &Beside::default()).is_ok());
-    assert_eq!(ask(&mut service, id, Body::Close, &Beside::default()), Ok(Given::Nothing));
+    let grant = || ground.grant(0, 1, Access::ReadWrite);
+    assert_eq!(with_memory(&mut service, id, READ, grant()), Err(Status::Busy));
+    assert!(ask(&mut service, id, Body::GetInfo, Beside::default()).is_ok());
+    assert_eq!(ask(&mut service, id, Body::Close, Beside::default()), Ok(Given::Nothing));
     assert_eq!(driver(&mut service).sessions, 0);
 }
 
@@ -179,19 +180,22 @@ fn without_a_device_that_runs_every_call_is_answered() {
     let ground = Ground::new(Config::default());
     let mut private = Private::new();
     let mut service = ground.service(&mut private, envelope());
-    let (rings, grant) = (ground.rings(0), ground.grant(0, 1, Access::ReadWrite));
-    let beside = Beside { rings: Some(rings), memory: Some(grant), known: &[] };
+    let beside = || Beside {
+        rings: Some(ground.rings(0)),
+        memory: Some(ground.grant(0, 1, Access::ReadWrite)),
+        ..Beside::default()
+    };
     let open = Body::Open(opening(0, 64));
     let others = [Body::GetInfo, READ, Body::Flush, Body::Close, Body::Register, Body::Unregister { memory: ALL }];
-    assert_eq!(ask(&mut service, SessionId(0), open, &beside), Err(Status::Gone));
+    assert_eq!(ask(&mut service, SessionId(0), open, beside()), Err(Status::Gone));
     for body in others {
-        assert_eq!(ask(&mut service, SessionId(0x1_0000), body, &beside), Err(Status::NotFound), "before: {body:?}");
+        assert_eq!(ask(&mut service, SessionId(0x1_0000), body, beside()), Err(Status::NotFound), "before: {body:?}");
     }
     assert_eq!(service.start(), Ok(()));
     assert_eq!(service.stop(true), Ok(()));
-    assert_eq!(ask(&mut service, SessionId(0), open, &beside), Err(Status::Gone));
+    assert_eq!(ask(&mut service, SessionId(0), open, beside()), Err(Status::Gone));
     for body in others {
-        let found = ask(&mut service, SessionId(0x1_0000), body, &beside);
+        let found = ask(&mut service, SessionId(0x1_0000), body, beside());
         assert!(matches!(found, Err(Status::NotFound | Status::Gone)), "stopped: {body:?} {found:?}");
     }
 }
@@ -208,8 +212,8 @@ fn a_device_that_never_answers_the_reset_keeps_what_it_has() {
     ground.device.on_reset(ResetBehaviour::Never);
     peer.submit(&[read(0, 0, 0)]);
     service.pass();
-    let grant = ground.grant(1, 1, Access::ReadWrite);
-    assert_eq!(with_memory(&mut service, id, READ, grant), Err(Status::Busy), "the buffer stays lent");
+    let grant = || ground.grant(1, 1, Access::ReadWrite);
+    assert_eq!(with_memory(&mut service, id, READ, grant()), Err(Status::Busy), "the buffer stays lent");
     assert!(!service.is_serving());
     peer.submit(&[write(1, 100, 2)]);
     for _ in 0..3 {
@@ -217,7 +221,7 @@ fn a_device_that_never_answers_the_reset_keeps_what_it_has() {
     }
     let published = ground.device.counts(0).published;
     assert_eq!(with_memory(&mut service, id, READ, ground.grant(2, 1, Access::ReadWrite)), Err(Status::Gone));
-    assert_eq!(ask(&mut service, id, Body::Close, &Beside::default()), Err(Status::Busy));
+    assert_eq!(ask(&mut service, id, Body::Close, Beside::default()), Err(Status::Busy));
     assert_eq!(tell(&mut service, Body::Stop { flush: true }), Err(Status::Busy));
     assert_eq!(tell(&mut service, Body::Start), Err(Status::IoError));
     assert!(service.recover().is_err());
@@ -244,15 +248,15 @@ fn what_an_abandoned_call_came_to_is_not_the_next_ones() {
     let mut private = Private::new();
     let mut service = ground.started(&mut private);
     let id = Peer::new(&mut service, &ground, 0, opening(0, 512)).opened.session;
-    let grant = ground.grant(1, 1, Access::ReadWrite);
+    let grant = || ground.grant(1, 1, Access::ReadWrite);
     ground.desk.while_relaxing(|| ());
     ground.device.on_reset(ResetBehaviour::Never);
-    assert_eq!(with_memory(&mut service, id, READ, grant), Err(Status::Busy));
+    assert_eq!(with_memory(&mut service, id, READ, grant()), Err(Status::Busy));
     ground.device.on_reset(ResetBehaviour::AtOnce);
     ground.serve_while_relaxing();
     assert_eq!(service.start(), Ok(()));
     let write = Body::Write { lba: 8, blocks: 8, fua: false };
-    assert_eq!(with_memory(&mut service, id, write, grant), Ok(Given::Moved(4096)));
+    assert_eq!(with_memory(&mut service, id, write, grant()), Ok(Given::Moved(4096)));
     ground.device.assert_no_faults();
 }
 
@@ -271,8 +275,8 @@ proptest! {
                 message[4..8].fill(0);
             }
             message[16..16 + bytes.len()].copy_from_slice(&bytes);
-            let beside = Beside { rings: Some(ground.rings(1)), memory: Some(ground.grant(0, 4, Access::ReadWrite)), known: &[] };
-            prop_assert!(Answer::decode(&service.handle(&message, &beside)).is_ok());
+            let beside = Beside { rings: Some(ground.rings(1)), memory: Some(ground.grant(0, 4, Access::ReadWrite)), ..Beside::default() };
+            prop_assert!(Answer::decode(&service.handle(&message, beside)).is_ok());
             service.pass();
         }
         ground.device.assert_no_faults();

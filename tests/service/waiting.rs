@@ -13,7 +13,7 @@ const CONFIGURATION: Badges = Badges(1);
 const QUEUE: Badges = Badges(2);
 
 fn info(service: &mut Tested<'_>, peer: &Peer<'_>) -> Info {
-    match ask(service, peer.opened.session, Body::GetInfo, &Beside::default()) {
+    match ask(service, peer.opened.session, Body::GetInfo, Beside::default()) {
         Ok(Given::Info(info)) => info,
         other => panic!("information: {other:?}"),
     }

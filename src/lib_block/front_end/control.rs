@@ -1,10 +1,11 @@
-//! What is rare: sessions opened and closed, memory registered, calls, and the queue taken away and given back.
+//! What is rare: sessions opened and closed, memory registered, calls, and the queue taken away for a reset.
 //!
 //! None of it waits: closing begins here and is over when [`FrontEnd::is_open`] says so, a call is over when
 //! [`FrontEnd::call_outcome`] has it. Whoever serves goes on serving meanwhile.
 use super::flight::Place;
 use super::session::Life;
-use super::{FrontEnd, FrontStatistics, Grant, Lent, Limits, Notify, Session, SessionStatistics};
+use super::{FrontEnd, FrontStatistics, Grant, Lent, Limits, Notify, Session, SessionStatistics, Unanswered};
+use crate::device::Quiesced;
 use crate::dma::{DmaBlock, Segment};
 use crate::geometry::Geometry;
 use crate::lib_block::entry::{Data, Flags, MemoryId, Operation, Piece, Submission};
@@ -12,21 +13,21 @@ use crate::lib_block::message::{Body, Given, Info, Opened, Opening, SessionId};
 use crate::lib_block::ring::{Rings, Stage};
 use crate::lib_block::{Status, VERSION, ring};
 use crate::platform::Nanos;
-use crate::queue::OwnedQueue;
-use crate::request::{Completion, Request};
+use crate::queue::{OwnedQueue, Prepared};
+use crate::request::Request;
 use crate::spec::ID_BYTES;
 use crate::transport::Doorbell;
+use core::mem;
 
 /// Largest share of one session.
 const MAX_WEIGHT: u16 = 64;
-/// The token of requests of the driver's own: no session's.
-const OWN: u64 = u64::MAX;
 
 impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
     /// Opens a session over `rings`. The client is invited, goes along with the epoch, and is served from there on.
     ///
     /// After a restart the client's requests may be here before anybody could register its memory again: `known` is what
-    /// it had, under the numbers that it had.
+    /// it had, under the numbers that it had. It is not looked at if the opening is refused for another reason. If the
+    /// client's doorbell panics there is no session: it ends with the next pass.
     ///
     /// # Errors
     /// [`Status::Unsupported`] for another version, [`Status::InvalidArgument`] for a credit that is not the rings'
@@ -36,7 +37,7 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
         &mut self,
         opening: &Opening,
         rings: Rings<'m>,
-        known: &[(MemoryId, Grant<'m>)],
+        known: impl IntoIterator<Item = (MemoryId, Grant<'m>)>,
     ) -> Result<Opened, Status> {
         if opening.version != VERSION {
             return Err(Status::Unsupported);
@@ -58,7 +59,7 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
         let session = self.sessions.iter_mut().find(|session| session.life == Life::Vacant).ok_or(Status::Busy)?;
         session.open(opening, rings, limits, &options, epoch);
         for (id, grant) in known {
-            if let Err(status) = session.registry.register_as(*id, grant) {
+            if let Err(status) = session.registry.register_as(id, grant) {
                 session.give_up();
                 return Err(status);
             }
@@ -66,7 +67,9 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
         session.invite();
         self.attaching += 1;
         let session = session.id;
-        self.notify.ring(session.0 as u16);
+        let invited = Invited { front: self, session };
+        invited.front.notify.ring(session.0 as u16);
+        mem::forget(invited);
         Ok(Opened { session, credit: opening.credit, queue: u16::from(self.options.queue), info })
     }
 
@@ -93,7 +96,7 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
     /// # Errors
     /// [`Status::NotFound`], [`Status::Busy`] when the session has [`MAX_MEMORIES`](super::MAX_MEMORIES) already,
     /// [`Status::InvalidArgument`] for none at all.
-    pub fn register(&mut self, id: SessionId, grant: &Grant<'m>) -> Result<MemoryId, Status> {
+    pub fn register(&mut self, id: SessionId, grant: Grant<'m>) -> Result<MemoryId, Status> {
         self.session(id)?.registry.register(grant)
     }
 
@@ -126,7 +129,7 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
     /// What a ring entry would be answered with; [`Status::Busy`] while another call of the session is unanswered, and
     /// while its client does not go along with the epoch; [`Status::Gone`] for a session that is ending;
     /// [`Status::InvalidArgument`] for another call and without a buffer that is large enough.
-    pub fn begin_call(&mut self, id: SessionId, body: &Body, grant: Option<&Grant<'m>>) -> Result<(), Status> {
+    pub fn begin_call(&mut self, id: SessionId, body: &Body, grant: Option<Grant<'m>>) -> Result<(), Status> {
         let session = self.session(id)?;
         match session.life {
             Life::Serving => {}
@@ -198,23 +201,28 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
         self.identity = identity;
     }
 
-    /// Begins a request of the driver's own, one at a time. False: the queue has no slot.
-    pub fn begin_own(&mut self, request: Request<Lent<'m>>) -> bool {
+    /// Begins a request of the driver's own. False: the queue has no slot, or there is none.
+    fn begin(&mut self, request: Request<Lent<'m>>) -> bool {
         let Self { queue: Some(queue), own, .. } = self else { return false };
-        *own = None;
-        queue.submit(request.with_token(OWN)).is_ok()
+        queue.submit(request.with_token(own.begin())).is_ok()
     }
 
-    /// As [`FrontEnd::begin_own`]: asks the device for its own name, to be written at the beginning of `block`, whose
+    /// Begins a FLUSH of the driver's own: it covers what was answered before. False: the queue has no slot, or there is
+    /// none. [`FrontEnd::own_outcome`] says what came of it, unless another was begun meanwhile.
+    pub fn begin_flush(&mut self) -> bool {
+        self.begin(Request::flush())
+    }
+
+    /// As [`FrontEnd::begin_flush`]: asks the device for its own name, to be written at the beginning of `block`, whose
     /// memory is not used otherwise from here on.
     pub(crate) fn begin_identity(&mut self, block: &DmaBlock<'m>) -> bool {
         let name = Segment::new(block.device_address(), ID_BYTES);
-        block.len() >= ID_BYTES as usize && self.begin_own(Request::get_id(Lent::one(name)))
+        block.len() >= ID_BYTES as usize && self.begin(Request::get_id(Lent::one(name)))
     }
 
     /// What the driver's own request came to, once.
     pub fn own_outcome(&mut self) -> Option<Status> {
-        self.own.take()
+        self.own.outcome.take()
     }
 
     /// Begins to end every session, in order: their clients are told that the driver stopped once they have every
@@ -236,20 +244,37 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
         self.sessions.iter().filter(|session| session.life != Life::Vacant).count() as u16
     }
 
-    /// Takes the queue away, for a reset. What is in flight is still the sessions': each completion that the queue
-    /// gives back goes to [`FrontEnd::give_back`].
-    pub fn take_queue(&mut self) -> Option<OwnedQueue<'m, Lent<'m>, D>> {
-        self.queue.take()
+    /// Takes everything back from a device that was reset, and answers it with [`Status::Reset`] (or
+    /// [`Status::TimedOut`]); the queue as new, for [`FrontEnd::resume`]. Without a queue nothing begins, and what comes
+    /// in waits. `None`, with nothing changed: the proof is of another device's reset, or there is no queue. `clock` is
+    /// asked first.
+    pub fn reclaim(&mut self, proof: &Quiesced<'_>, clock: &impl Fn() -> Nanos) -> Option<Prepared<'m, Lent<'m>>> {
+        if !proof.covers(self.geometry) {
+            return None;
+        }
+        let now = clock();
+        let queue = self.queue.take()?;
+        let Self { sessions, own, .. } = self;
+        queue.reclaim(proof, |completion| {
+            let tokens = &[completion.token];
+            Unanswered { sessions, own, tokens, result: completion.result }.answer_first(&|| now);
+        })
     }
 
-    /// Answers a request that the reset queue gave back.
-    pub fn give_back(&mut self, completion: &Completion<Lent<'m>>, clock: &impl Fn() -> Nanos) {
-        super::settle(self.sessions, &mut self.own, completion, clock);
-    }
-
-    /// Goes on over a queue of the same device.
-    pub fn put_queue(&mut self, queue: OwnedQueue<'m, Lent<'m>, D>) {
-        self.queue = Some(queue);
+    /// Goes on over a queue of the same device, which knows it.
+    ///
+    /// # Errors
+    /// [`Status::InvalidArgument`] when it was laid out for another device, which could not reach the sessions' memory;
+    /// [`Status::Busy`] when there is a queue. The queue is lost then.
+    pub fn resume(&mut self, queue: Prepared<'m, Lent<'m>>, doorbell: D) -> Result<(), Status> {
+        if self.queue.is_some() {
+            return Err(Status::Busy);
+        }
+        if !queue.is_for(self.geometry) {
+            return Err(Status::InvalidArgument);
+        }
+        self.queue = Some(queue.owned(doorbell));
+        Ok(())
     }
 
     /// Whether the device broke the queue.
@@ -290,5 +315,18 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
     fn find(&self, id: SessionId) -> Option<&Session<'m>> {
         let session = self.sessions.get(usize::from(id.0 as u8))?;
         (session.id == id && session.life != Life::Vacant).then_some(session)
+    }
+}
+
+/// A client that is told of its session. The drop takes the session back: nobody will know its number.
+struct Invited<'f, 'm, D: Doorbell, N: Notify> {
+    front: &'f mut FrontEnd<'m, D, N>,
+    session: SessionId,
+}
+
+impl<D: Doorbell, N: Notify> Drop for Invited<'_, '_, D, N> {
+    fn drop(&mut self) {
+        // It is open: nothing came between.
+        let _ = self.front.close(self.session);
     }
 }

@@ -100,6 +100,11 @@ pub(super) struct Flight {
 pub(super) struct Load(u64);
 
 impl Load {
+    /// Most requests and bytes that can be counted: those of all that a session can have fit, whatever it may.
+    pub(super) const MAX_REQUESTS: u32 = (1 << 24) - 1;
+    pub(super) const MAX_BYTES: u64 = 1 << 39;
+
+    /// Of at most as many.
     #[inline(always)]
     pub(super) const fn of(requests: u32, bytes: u64) -> Self {
         Self((requests as u64) << 40 | bytes)

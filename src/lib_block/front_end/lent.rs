@@ -7,9 +7,41 @@ use crate::lib_block::MAX_PIECES;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 
-/// Memory lent to the device for one request. Made by the front end alone, from memory whose grant is good until the
-/// request was answered.
-#[derive(Clone, Copy, Debug)]
+/// Memory lent to the device for one request: what a front end's queue carries. It can be named, so that a queue can be
+/// laid out for a front end ([`Prepared`](crate::queue::Prepared)), and nobody else can make, copy or take one: whoever
+/// had one could have the device write memory that its client got back.
+///
+/// ```compile_fail,E0624
+/// # use drv_virtio_block::dma::{DeviceAddress, Segment};
+/// use drv_virtio_block::lib_block::front_end::Lent;
+/// let lent = Lent::one(Segment::new(DeviceAddress(0x4000), 4096));
+/// ```
+/// ```compile_fail,E0277
+/// # use drv_virtio_block::lib_block::front_end::Lent;
+/// fn copied<T: Copy>() {}
+/// copied::<Lent<'_>>();
+/// ```
+/// ```compile_fail,E0277
+/// # use drv_virtio_block::lib_block::front_end::Lent;
+/// fn cloned<T: Clone>() {}
+/// cloned::<Lent<'_>>();
+/// ```
+/// A queue that already has requests cannot become a front end's, which would take their tokens for its own:
+/// ```compile_fail,E0308
+/// # use drv_virtio_block::arena::{Arena, ArenaExhausted};
+/// # use drv_virtio_block::lib_block::front_end::{FrontEnd, Lent, Notify, Options};
+/// use drv_virtio_block::queue::OwnedQueue;
+/// # use drv_virtio_block::transport::Doorbell;
+/// fn used<'m, D: Doorbell, N: Notify>(
+///     queue: OwnedQueue<'m, Lent<'m>, D>,
+///     doorbell: D,
+///     notify: N,
+///     arena: &mut Arena<'m>,
+/// ) -> Result<FrontEnd<'m, D, N>, ArenaExhausted> {
+///     FrontEnd::new(queue, doorbell, notify, arena, Options::default(), 1)
+/// }
+/// ```
+#[derive(Debug)]
 pub struct Lent<'m> {
     /// The piece; or, with a length of 0, which no piece has, the address of a [`List`].
     one: Segment,
@@ -31,7 +63,8 @@ impl<'m> Lent<'m> {
 }
 
 // SAFETY: the memory behind a piece was granted to the driver for the device (`Grant::new`'s contract: until the session
-// gave it back, which waits for every request that names it); what the client does to it meanwhile is atomic or its own
+// gave it back, which waits for every request that names it). The front end makes each for one request and hands none
+// out: its queue is its own, empty when it gets it (`FrontEnd::new`, `resume`) and when it gives it away (`reclaim`). What the client does to it meanwhile is atomic or its own
 // loss, since the driver never looks at it. The list is the request's and stays as it is until the answer. Nothing here
 // touches the memory.
 unsafe impl Buffer for Lent<'_> {

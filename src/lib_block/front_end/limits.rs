@@ -26,7 +26,8 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn of(geometry: &Geometry) -> Self {
-        let block_shift = geometry.block_size.trailing_zeros();
+        // A geometry that is no device's may say anything; a queue is laid out for a real block size only.
+        let block_shift = geometry.block_size.trailing_zeros().clamp(SECTOR_SHIFT, MAX_BYTES.trailing_zeros());
         Self {
             block_shift,
             sector_shift: block_shift - SECTOR_SHIFT,
@@ -59,7 +60,8 @@ impl Limits {
         if sectors <= most {
             return sectors as u32;
         }
-        let beyond = (sector + most) % u64::from(limits.alignment);
+        // Inside the range, which ends on the medium; a range that does not is refused by the queue.
+        let beyond = sector.wrapping_add(most) % u64::from(limits.alignment.max(1));
         let whole = if beyond < most { most - beyond } else { most };
         // A device whose limit is below its own block: the queue cuts what is left.
         (whole >> self.sector_shift << self.sector_shift).max(1 << self.sector_shift) as u32

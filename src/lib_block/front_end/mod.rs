@@ -35,12 +35,13 @@ use super::ring::armed_before_last_look;
 use super::{MAX_CREDIT, Status};
 use crate::arena::{Arena, ArenaExhausted};
 use crate::dma::{DeviceAddress, Segment};
+use crate::geometry::Geometry;
 use crate::lib_block::entry::Flags;
 use crate::platform::Nanos;
-use crate::queue::OwnedQueue;
-use crate::request::Completion;
+use crate::queue::{OwnedQueue, Prepared};
+use crate::request::Error;
 use crate::transport::Doorbell;
-use flight::{Flight, Word};
+use flight::{Flight, Load, Word};
 use lent::List;
 use limits::Limits;
 use plain::Ready;
@@ -53,28 +54,36 @@ const SCRATCH: usize = 32;
 /// Most sessions of one front end.
 pub const MAX_SESSIONS: u16 = 32;
 
+/// Most bytes that a round may add to a session of weight 1: the largest credit, of the largest requests. More would not
+/// start more.
+const MAX_QUANTUM: u64 = MAX_CREDIT as u64 * MAX_BYTES;
+
 /// Rings a client's doorbell.
+///
+/// A `ring` that panics has rung: the front end does not ring again. Where the panic is caught the front end can be
+/// used on; the next pass does what was left.
 pub trait Notify {
     /// The client of the session with this number ([`SessionId`](super::message::SessionId), lower 16 bits: the queue's
     /// number and the session's on it) is to look at its ring.
     fn ring(&self, session: u16);
 }
 
-/// How a front end is laid out.
+/// How a front end is laid out. Whatever is out of bounds counts as the nearest value within.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// The queue's number, which session numbers contain.
     pub queue: u8,
-    /// Sessions, at most [`MAX_SESSIONS`].
+    /// Sessions, from 1 to [`MAX_SESSIONS`].
     pub sessions: u16,
-    /// Largest credit of a session: a power of two up to [`MAX_CREDIT`].
+    /// Largest credit of a session: a power of two from 2 to [`MAX_CREDIT`].
     pub credit: u16,
-    /// Bytes that a round adds to a session of weight 1.
+    /// Bytes that a round adds to a session of weight 1: from 4 KiB, which the smallest request counts as, to 1 GiB.
     pub quantum: u64,
     /// Most requests of one session that the device has; 0: any number. With fewer than all slots, one that asks for small
     /// requests may not get its share of bytes: those that ask for large ones fill the rest.
     pub cap_requests: u32,
-    /// Most bytes of one session of weight 1 that the device has; one request is always let through.
+    /// Most bytes of one session of weight 1 that the device has: from [`MAX_BYTES`], so that any one request may start,
+    /// to 512 GiB.
     pub cap_bytes: u64,
 }
 
@@ -109,9 +118,69 @@ pub struct FrontStatistics {
     pub doorbells: u64,
 }
 
+impl Options {
+    /// The options with each within its bounds.
+    fn bounded(self) -> Self {
+        let requests = if self.cap_requests == 0 { u32::MAX } else { self.cap_requests };
+        Self {
+            queue: self.queue,
+            sessions: self.sessions.clamp(1, MAX_SESSIONS),
+            credit: self.credit.clamp(2, MAX_CREDIT).next_power_of_two(),
+            quantum: self.quantum.clamp(plain::LEAST, MAX_QUANTUM),
+            cap_requests: requests.min(Load::MAX_REQUESTS),
+            cap_bytes: self.cap_bytes.clamp(MAX_BYTES, Load::MAX_BYTES),
+        }
+    }
+}
+
 /// See the module's text.
+///
+/// What the device answered the front end takes from its own queue. A completion that somebody else makes would free
+/// memory that the device still has, so there is no way to hand one in:
+/// ```compile_fail,E0599
+/// # use drv_virtio_block::lib_block::front_end::{FrontEnd, Notify};
+/// use drv_virtio_block::{platform::Nanos, request::Completion};
+/// # use drv_virtio_block::transport::Doorbell;
+/// fn invent<D: Doorbell, N: Notify>(front: &mut FrontEnd<'_, D, N>) {
+///     let done = Completion { token: 0, result: Ok(()), buffer: None };
+///     front.give_back(&done, &|| Nanos(0));
+/// }
+/// ```
+/// Nor can the queue be taken away while the device has requests, or requests be begun that no session answers for:
+/// ```compile_fail,E0599
+/// # use drv_virtio_block::lib_block::front_end::{FrontEnd, Notify};
+/// # use drv_virtio_block::transport::Doorbell;
+/// fn take<D: Doorbell, N: Notify>(front: &mut FrontEnd<'_, D, N>) {
+///     let queue = front.take_queue();
+/// }
+/// ```
+/// ```compile_fail,E0599
+/// # use drv_virtio_block::lib_block::front_end::{FrontEnd, Notify};
+/// use drv_virtio_block::request::Request;
+/// # use drv_virtio_block::transport::Doorbell;
+/// fn begin<D: Doorbell, N: Notify>(front: &mut FrontEnd<'_, D, N>) {
+///     front.begin_own(Request::flush());
+/// }
+/// ```
+/// ```compile_fail,E0616
+/// # use drv_virtio_block::lib_block::front_end::{FrontEnd, Notify};
+/// use drv_virtio_block::request::Request;
+/// # use drv_virtio_block::transport::Doorbell;
+/// fn submit<D: Doorbell, N: Notify>(front: &mut FrontEnd<'_, D, N>) {
+///     front.queue.as_mut().map(|queue| queue.submit(Request::flush()));
+/// }
+/// ```
+/// ```compile_fail,E0596
+/// # use drv_virtio_block::lib_block::front_end::{FrontEnd, Notify};
+/// # use drv_virtio_block::transport::Doorbell;
+/// fn reap<D: Doorbell, N: Notify>(front: &mut FrontEnd<'_, D, N>) {
+///     front.queue().map(|queue| queue.reap(1, drop));
+/// }
+/// ```
 pub struct FrontEnd<'m, D: Doorbell, N> {
     queue: Option<OwnedQueue<'m, Lent<'m>, D>>,
+    /// The facts of the only device that what the sessions registered is good for.
+    geometry: &'m Geometry,
     sessions: &'m mut [Session<'m>],
     /// Requests between admission and queue.
     scratch: &'m mut [Ready],
@@ -129,28 +198,53 @@ pub struct FrontEnd<'m, D: Doorbell, N> {
     generation: u32,
     identity: [u8; 20],
     counted: FrontStatistics,
-    /// What the driver's own request came to.
-    own: Option<Status>,
+    own: Own,
+    /// A pass began and did not end: something that it called panicked, and there is more to do.
+    unfinished: bool,
+}
+
+/// The driver's own requests, of which one at a time counts: the last.
+#[derive(Default)]
+struct Own {
+    /// The number of the last.
+    number: u16,
+    outcome: Option<Status>,
+}
+
+impl Own {
+    /// Tokens of these requests: no session's number above the request's.
+    const TOKENS: u64 = u64::MAX << 16;
+
+    /// The token of another request. What becomes of an earlier one is nobody's any more.
+    fn begin(&mut self) -> u64 {
+        (self.number, self.outcome) = (self.number.wrapping_add(1), None);
+        Self::TOKENS | u64::from(self.number)
+    }
+
+    fn settle(&mut self, number: u16, result: Result<(), Error>) {
+        if number == self.number {
+            self.outcome = Some(if result.is_ok() { Status::Ok } else { Status::IoError });
+        }
+    }
 }
 
 impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
-    /// A front end without sessions over `queue`, its tables in `arena`, in the driver's life `epoch`.
+    /// A front end without sessions over `queue`, which the device knows, and its doorbell; its tables in `arena`, in
+    /// the driver's life `epoch`, of which there are those from 1 on.
     ///
     /// # Errors
     /// When the arena is too small.
     pub fn new(
-        queue: OwnedQueue<'m, Lent<'m>, D>,
+        queue: Prepared<'m, Lent<'m>>,
+        doorbell: D,
         notify: N,
         arena: &mut Arena<'m>,
         options: Options,
         epoch: u32,
     ) -> Result<Self, ArenaExhausted> {
-        let credit = options.credit.clamp(2, MAX_CREDIT).next_power_of_two();
-        let cap_requests = if options.cap_requests == 0 { u32::MAX } else { options.cap_requests };
-        let sessions = options.sessions.clamp(1, MAX_SESSIONS);
-        // So that any one request may start.
-        let cap_bytes = options.cap_bytes.clamp(MAX_BYTES, 1 << 39);
-        let options = Options { sessions, credit, cap_requests, cap_bytes, ..options };
+        let options = options.bounded();
+        let Options { sessions, credit, .. } = options;
+        let queue = queue.owned(doorbell);
         // The last flight is the calls'.
         let flights = usize::from(credit) + 1;
         let mut tables = arrayvec::ArrayVec::<_, { MAX_SESSIONS as usize }>::new();
@@ -167,6 +261,7 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
             Session::new(options.queue, at, (words, flights), lists, tags)
         })?;
         Ok(Self {
+            geometry: queue.geometry(),
             queue: Some(queue),
             sessions,
             scratch: arena.place(SCRATCH, |_| Ready::NONE)?,
@@ -176,23 +271,30 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
             attaching: 0,
             notify,
             options,
-            epoch,
+            epoch: epoch.max(1),
             generation: 0,
             identity: [0; 20],
             counted: FrontStatistics::default(),
-            own: None,
+            own: Own::default(),
+            unfinished: false,
         })
     }
 
     /// One pass: completions, turns, answers. `clock` is asked only if some request has a deadline.
+    ///
+    /// Doorbells and `clock` may panic. Whoever catches that can go on: every request is answered once, and
+    /// [`FrontEnd::arm`] says that there is more to do.
     #[inline]
     pub fn serve(&mut self, clock: &impl Fn() -> Nanos) -> Served {
+        self.unfinished = true;
         if self.attaching > 0 {
             self.attach();
         }
         let completed = self.reap(clock);
         self.schedule(clock);
-        Served { completed, doorbells: self.post() }
+        let doorbells = self.post();
+        self.unfinished = false;
+        Served { completed, doorbells }
     }
 
     /// Takes what the device answered.
@@ -202,15 +304,15 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
         let mut all = 0;
         loop {
             let common = queue.reap_common(answered);
-            answer_all(sessions, own, &answered[..common], clock);
+            Unanswered { sessions, own, tokens: &answered[..common], result: Ok(()) }.answer_all(clock);
             all += common;
             if common < answered.len() {
                 // The last, or one that is not common.
-                let other = queue.reap(1, |completion| settle(sessions, own, &completion, clock));
-                all += other;
-                if other == 0 {
-                    return all;
-                }
+                let mut other = None;
+                queue.reap(1, |completion| other = Some((completion.token, completion.result)));
+                let Some((token, result)) = other else { return all };
+                Unanswered { sessions, own, tokens: &[token], result }.answer_first(clock);
+                all += 1;
             }
         }
     }
@@ -272,16 +374,16 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
         let mut doorbells = 0;
         for session in self.sessions.iter_mut() {
             if session.end.as_mut().is_some_and(super::ring::ServerEnd::publish) {
-                self.notify.ring(session.id.0 as u16);
                 session.counted.doorbells += 1;
+                self.counted.doorbells += 1;
                 doorbells += 1;
+                self.notify.ring(session.id.0 as u16);
             }
             let id = session.id.0 as u16;
             if session.life == Life::Ending && session.vacate() {
                 self.notify.ring(id);
             }
         }
-        self.counted.doorbells += u64::from(doorbells);
         doorbells
     }
 
@@ -291,6 +393,9 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
     /// The interrupt is asked for when as many answers are there as the most eager client waits for; with requests
     /// waiting, when one is.
     pub fn arm(&mut self) -> bool {
+        if self.unfinished {
+            return true;
+        }
         for session in self.sessions.iter_mut().filter(|session| session.life == Life::Serving) {
             if let Some(end) = &mut session.end {
                 end.arm();
@@ -363,40 +468,62 @@ fn take_in_all(sessions: &mut [Session<'_>], counted: &mut FrontStatistics) {
     }
 }
 
-/// Answers requests that the device did well. Neighbours are mostly of one session, which is looked up once.
-#[inline(never)]
-fn answer_all(sessions: &mut [Session<'_>], own: &mut Option<Status>, tokens: &[u64], clock: &impl Fn() -> Nanos) {
-    let mut rest = tokens;
-    while let Some(first) = rest.first() {
-        let number = first >> 16;
-        let count = match sessions.get_mut(number as usize) {
-            Some(session) => session.answer_common(number, rest),
-            None => 0,
-        };
-        rest = &rest[count..];
-        // Whoever it was that is not common.
-        if let Some((token, after)) = rest.split_first()
-            && (count == 0 || token >> 16 == number)
-        {
-            let completion = Completion { token: *token, result: Ok(()), buffer: None };
-            settle(sessions, own, &completion, clock);
-            rest = after;
+/// Answers that the queue handed out and no client was told of yet, all with one result.
+///
+/// The drop tells of those that are left. That is so when a clock panics: the queue has them no more, so that nobody
+/// else could.
+struct Unanswered<'f, 'm> {
+    sessions: &'f mut [Session<'m>],
+    own: &'f mut Own,
+    tokens: &'f [u64],
+    result: Result<(), Error>,
+}
+
+impl Unanswered<'_, '_> {
+    /// Answers requests that the device did well. Neighbours are mostly of one session, which is looked up once.
+    #[inline(never)]
+    fn answer_all(mut self, clock: &impl Fn() -> Nanos) {
+        while let Some(first) = self.tokens.first() {
+            let number = first >> 16;
+            let count = match self.sessions.get_mut(number as usize) {
+                Some(session) => session.answer_common(number, self.tokens),
+                None => 0,
+            };
+            self.tokens = &self.tokens[count..];
+            // Whoever it was that is not common.
+            if self.tokens.first().is_some_and(|token| count == 0 || token >> 16 == number) {
+                self.answer_first(clock);
+            }
+        }
+    }
+
+    /// Answers the first, whatever it is.
+    #[cold]
+    fn answer_first(&mut self, clock: &impl Fn() -> Nanos) {
+        let Some((token, rest)) = self.tokens.split_first() else { return };
+        match self.sessions.get_mut((token >> 16) as usize) {
+            // Our own token: the tag has a flight.
+            Some(session) => session.finish(*token as u16, self.result, clock),
+            None => self.own.settle(*token as u16, self.result),
+        }
+        self.tokens = rest;
+    }
+
+    #[cold]
+    fn answer_rest(&mut self) {
+        while !self.tokens.is_empty() {
+            // Nothing is late at the origin of time.
+            self.answer_first(&|| Nanos(0));
         }
     }
 }
 
-/// Takes one completion that is not common to its session.
-#[cold]
-fn settle(
-    sessions: &mut [Session<'_>],
-    own: &mut Option<Status>,
-    completion: &Completion<Lent<'_>>,
-    clock: &impl Fn() -> Nanos,
-) {
-    match sessions.get_mut((completion.token >> 16) as usize) {
-        // Our own token: the tag has a flight.
-        Some(session) => session.finish(completion.token as u16, completion, clock),
-        None => *own = Some(if completion.result.is_ok() { Status::Ok } else { Status::IoError }),
+impl Drop for Unanswered<'_, '_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if !self.tokens.is_empty() {
+            self.answer_rest();
+        }
     }
 }
 

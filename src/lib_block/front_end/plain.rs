@@ -62,7 +62,7 @@ impl Facts {
                 if may(entry::Operation::Read) { READ_ONE } else { NEVER_READ },
                 if may(entry::Operation::Write) { WRITE_ONE } else { NEVER_WRITE },
             ],
-            comfortable: (blocks + 1).saturating_sub(limits.max_blocks),
+            comfortable: blocks.saturating_add(1).saturating_sub(limits.max_blocks),
             // What is longer than a segment may be is cut by the queue.
             most_less_one: (limits.max_blocks << limits.block_shift).min(limits.max_piece).saturating_sub(1),
             first: first << limits.sector_shift,

@@ -20,8 +20,36 @@ pub enum Access {
     ReadWrite,
 }
 
-/// Memory that a client granted, as the platform mapped it.
-#[derive(Clone, Copy, Debug)]
+/// Memory that a client granted, as the platform mapped it. It is good for one registration or one call: what was given
+/// back cannot be registered again without another grant.
+///
+/// ```compile_fail,E0277
+/// # use drv_virtio_block::lib_block::front_end::Grant;
+/// fn copied<T: Copy>() {}
+/// copied::<Grant<'_>>();
+/// ```
+/// ```compile_fail,E0277
+/// # use drv_virtio_block::lib_block::front_end::Grant;
+/// fn cloned<T: Clone>() {}
+/// cloned::<Grant<'_>>();
+/// ```
+/// ```compile_fail,E0382
+/// # use drv_virtio_block::lib_block::Status;
+/// # use drv_virtio_block::lib_block::front_end::{FrontEnd, Grant, Notify};
+/// # use drv_virtio_block::lib_block::message::SessionId;
+/// # use drv_virtio_block::transport::Doorbell;
+/// fn again<'m, D: Doorbell, N: Notify>(
+///     front: &mut FrontEnd<'m, D, N>,
+///     session: SessionId,
+///     grant: Grant<'m>,
+/// ) -> Result<(), Status> {
+///     let memory = front.register(session, grant)?;
+///     front.unregister(session, memory)?;
+///     front.register(session, grant)?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug)]
 pub struct Grant<'m> {
     device: DeviceAddress,
     len: u64,
@@ -34,15 +62,17 @@ impl<'m> Grant<'m> {
     /// pieces are looked at, in `mapped`, the same bytes from the first on.
     ///
     /// # Safety
-    /// The device can reach the memory there, as `access` says, until the session forgets it (unregistered or closed,
-    /// and answered) or the device was reset. It is initialised. Whoever else uses it meanwhile expects that. `mapped`
-    /// is accessed by others as atomics or through other mappings.
+    /// The device can reach the memory there, as `access` says, for as long as the value is there, and after it was
+    /// given to a session until that forgot it: it was unregistered, the session is not open any more
+    /// ([`FrontEnd::is_open`](super::FrontEnd::is_open)), the call that it came with was answered or refused; or the
+    /// front end is no more and the device was reset. It is initialised. Whoever else uses it meanwhile expects that.
+    /// `mapped` is accessed by others as atomics or through other mappings.
     pub const unsafe fn new(device: DeviceAddress, len: u64, access: Access, mapped: Option<&'m [AtomicU64]>) -> Self {
         Self { device, len, access, mapped }
     }
 
     /// The first `bytes` of it for the device, if they are there and may be used so.
-    pub(super) fn front(&self, bytes: u32, written: bool) -> Option<Segment> {
+    pub(super) fn front(self, bytes: u32, written: bool) -> Option<Segment> {
         let may = !written || self.access == Access::ReadWrite;
         (may && u64::from(bytes) <= self.len).then(|| Segment::new(self.device, bytes))
     }
@@ -99,28 +129,23 @@ impl<'m> Registry<'m> {
     }
 
     /// Takes memory in, under a number of its own.
-    pub(super) fn register(&mut self, grant: &Grant<'m>) -> Result<MemoryId, Status> {
+    pub(super) fn register(&mut self, grant: Grant<'m>) -> Result<MemoryId, Status> {
         let free = self.memories.iter().find(|memory| !memory.used).ok_or(Status::Busy)?.id;
         self.register_as(free, grant)
     }
 
     /// Takes memory in under the number that it had with an earlier driver.
-    pub(super) fn register_as(&mut self, id: MemoryId, grant: &Grant<'m>) -> Result<MemoryId, Status> {
-        let sound = grant.len > 0 && grant.device.0.checked_add(grant.len).is_some() && id.0 >> 16 != 0;
+    #[expect(clippy::needless_pass_by_value, reason = "a grant is good once")]
+    pub(super) fn register_as(&mut self, id: MemoryId, grant: Grant<'m>) -> Result<MemoryId, Status> {
+        let Grant { device: DeviceAddress(device), len, access, mapped } = grant;
+        let sound = len > 0 && device.checked_add(len).is_some() && id.0 >> 16 != 0;
         let memory =
             self.memories.get_mut((id.0 & 0xffff) as usize).filter(|_| sound).ok_or(Status::InvalidArgument)?;
         if memory.used {
             return Err(Status::Busy);
         }
-        let written = if grant.access == Access::ReadWrite { grant.len } else { 0 };
-        *memory = Memory {
-            len: [written, grant.len],
-            device: grant.device.0,
-            id,
-            used: true,
-            mapped: grant.mapped,
-            ..*memory
-        };
+        let written = if access == Access::ReadWrite { len } else { 0 };
+        *memory = Memory { len: [written, len], device, id, used: true, mapped, ..*memory };
         Ok(id)
     }
 
@@ -185,7 +210,8 @@ impl<'m> Registry<'m> {
             return Err(Status::InvalidArgument);
         }
         let end = list.offset.checked_add(u64::from(list.len)).filter(|end| *end <= memory.len[1]);
-        let range = (list.offset / 8) as usize..(end.ok_or(Status::OutOfRange)? / 8) as usize;
+        let word = |offset: u64| usize::try_from(offset / 8).map_err(|_| Status::OutOfRange);
+        let range = word(list.offset)?..word(end.ok_or(Status::OutOfRange)?)?;
         let words = words.get(range).ok_or(Status::OutOfRange)?;
         let count = (list.len / PIECE_BYTES) as usize;
         for (piece, words) in into.iter_mut().zip(words.chunks_exact(2)) {

@@ -17,7 +17,7 @@ use crate::lib_block::entry::{Flags, Operation};
 use crate::lib_block::ring::IndexJump;
 use crate::platform::Nanos;
 use crate::queue::Batch;
-use crate::request::{Completion, DeviceFault, Error, Gone, Lba, Refusal, Request};
+use crate::request::{DeviceFault, Error, Gone, Lba, Refusal, Request};
 use crate::transport::Doorbell;
 
 /// Bytes that weight 1 adds to a session's deficit each round.
@@ -50,7 +50,7 @@ impl<'m> Session<'m> {
         clock: &impl Fn() -> Nanos,
     ) -> Result<Turn, IndexJump> {
         let unanswered = self.load.requests() + self.waiting;
-        let ready = self.end.as_mut().map_or(Ok(0), |end| end.look(unanswered))?;
+        let mut ready = self.end.as_mut().map_or(Ok(0), |end| end.look(unanswered))?;
         let mut turn = if self.waiting > 0 { self.run_backlog(batch, base, clock) } else { Turn::Idle };
         let mut taken = 0;
         while taken < ready && turn == Turn::Idle {
@@ -64,7 +64,9 @@ impl<'m> Session<'m> {
                 End::Special | End::Refused(_) => {
                     let Some(words) = self.end.as_ref().map(|end| end.peek(at)) else { break };
                     self.take(&words);
-                    taken += 1;
+                    // Before the clock is asked, which may panic: what was taken is not read again.
+                    self.consume(at + 1);
+                    (taken, ready) = (0, ready - (at + 1));
                     self.run_backlog(batch, base, clock)
                 }
             };
@@ -142,7 +144,7 @@ impl<'m> Session<'m> {
     #[inline(always)]
     fn charge(&mut self, cost: u64, load: Load) {
         self.deficit -= cost;
-        self.counted.charged += cost;
+        self.counted.charged = self.counted.charged.saturating_add(cost);
         self.load.add(load);
     }
 
@@ -263,21 +265,22 @@ impl<'m> Session<'m> {
 
     /// Ends, or goes on with, a request that is not common, or did not end well.
     #[cold]
-    pub(super) fn finish<B>(&mut self, tag: u16, completion: &Completion<B>, clock: &impl Fn() -> Nanos) {
+    pub(super) fn finish(&mut self, tag: u16, result: Result<(), Error>, clock: &impl Fn() -> Nanos) {
         let flight = self.flights[usize::from(tag)];
         let word = self.words[usize::from(tag)];
-        self.load.remove(Load::of(1, weight(word.bytes())));
         let special = word.is(Place::DeviceSpecial);
+        // Before anything is changed: the clock may panic.
+        let late = special && self.is_expired(tag, clock);
+        self.load.remove(Load::of(1, weight(word.bytes())));
         let left = special && flight.sectors > 0 && word.operation().is_some_and(|op| !op.has_data());
-        if left && completion.result.is_ok() && self.life == super::session::Life::Serving {
+        if left && result.is_ok() && self.life == super::session::Life::Serving {
             self.words[usize::from(tag)] = word.at(Place::Waiting);
             self.waiting += 1;
             self.timed += u32::from(flight.deadline != 0);
             self.backlog.push_front(tag);
             return;
         }
-        let late = special && self.is_expired(tag, clock);
-        let status = match completion.result {
+        let status = match result {
             Ok(()) if left => Status::Gone,
             Ok(()) => Status::Ok,
             Err(Error::Gone(Gone::Reset)) if late => Status::TimedOut,

@@ -155,8 +155,9 @@ impl<'m> Session<'m> {
             *word = if tag < usize::from(opening.credit) { Word::FREE } else { Word::RESERVED };
         }
         self.registry.clear();
-        self.cap = Load::of(options.cap_requests, (options.cap_bytes * u64::from(opening.weight)).min(1 << 39));
-        (self.deficit, self.quantum) = (0, options.quantum * u64::from(opening.weight));
+        let weight = u64::from(opening.weight);
+        self.cap = Load::of(options.cap_requests, options.cap_bytes.saturating_mul(weight).min(Load::MAX_BYTES));
+        (self.deficit, self.quantum) = (0, options.quantum.saturating_mul(weight));
         self.when = u64::from(epoch);
         self.called = None;
         self.counted = SessionStatistics::default();

@@ -213,7 +213,7 @@ pub(crate) fn ask<'m>(
     service: &mut Tested<'m>,
     session: SessionId,
     body: Body,
-    beside: &Beside<'_, 'm>,
+    beside: Beside<'m>,
 ) -> Result<Given, Status> {
     let call = Call { session, cookie: 0x5eed_0000_0000_0001, body };
     let answer = Answer::decode(&service.handle(&call.encode(), beside)).expect("an answer");
@@ -224,7 +224,7 @@ pub(crate) fn ask<'m>(
 /// A call about no session, with nothing beside it.
 #[track_caller]
 pub(crate) fn tell(service: &mut Tested<'_>, body: Body) -> Result<Given, Status> {
-    ask(service, SessionId(0), body, &Beside::default())
+    ask(service, SessionId(0), body, Beside::default())
 }
 
 #[track_caller]
@@ -238,9 +238,9 @@ pub(crate) fn driver(service: &mut Tested<'_>) -> Driver {
 /// Opens a session over rings `seat`, with all data memory known as [`ALL`].
 #[track_caller]
 pub(crate) fn open<'m>(service: &mut Tested<'m>, ground: &'m Ground, seat: usize, opening: Opening) -> Opened {
-    let known = [(ALL, ground.all())];
-    let beside = Beside { rings: Some(ground.rings(seat)), memory: None, known: &known };
-    match ask(service, SessionId(0), Body::Open(opening), &beside) {
+    let known = [(ALL, ground.all())].into_iter().collect();
+    let beside = Beside { rings: Some(ground.rings(seat)), memory: None, known };
+    match ask(service, SessionId(0), Body::Open(opening), beside) {
         Ok(Given::Opened(opened)) => opened,
         other => panic!("a session: {other:?}"),
     }
@@ -254,7 +254,7 @@ pub(crate) fn with_memory<'m>(
     body: Body,
     memory: Grant<'m>,
 ) -> Result<Given, Status> {
-    ask(service, session, body, &Beside { memory: Some(memory), ..Beside::default() })
+    ask(service, session, body, Beside { memory: Some(memory), ..Beside::default() })
 }
 
 /// The words of the rings' header that tests look at.

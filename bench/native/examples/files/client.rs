@@ -56,12 +56,12 @@ impl<'d> Client<'d> {
         let extents = [message::Extent { first: extent.first, blocks: extent.blocks }];
         let capability = Capability::new(rights, &extents).ok_or("a device without blocks")?;
         let opening = Opening { version: VERSION, credit: CREDIT, weight: 1, affinity: 0, capability };
-        let opened = front.open(&opening, rings, &[])?;
+        let opened = front.open(&opening, rings, [])?;
         let page = device.memory(PAGE as usize).ok_or("no memory for a client's page")?;
         // SAFETY: the device knows the memory at this address, for good, zeroed; only the pool and the driver use it.
         let grant =
             unsafe { Grant::new(DeviceAddress(page.device_address().0), u64::from(PAGE), Access::ReadWrite, None) };
-        let id = front.register(opened.session, &grant)?;
+        let id = front.register(opened.session, grant)?;
         drop(front);
         let bytes = NonNull::slice_from_raw_parts(page.base(), PAGE as usize);
         // SAFETY: the memory that was just registered, from its first byte on; the piece was its only handle.

@@ -74,9 +74,9 @@ impl Device {
         let place = Box::leak(Box::new(None));
         let (mut session, prepared) = Session::start(&connection, transport, &platform, &wishes, place, lay_out)?;
         let prepared = prepared.into_iter().next().ok_or("the device has no queue")?;
-        let queue = prepared.owned(session.doorbell(QueueId(0))?);
+        let doorbell = session.doorbell(QueueId(0))?;
         let options = front_end::Options { sessions: 2, credit: CREDIT, ..front_end::Options::default() };
-        let front = FrontEnd::new(queue, Nobody, &mut arena, options, 1)
+        let front = FrontEnd::new(prepared, doorbell, Nobody, &mut arena, options, 1)
             .map_err(|why| format!("{} bytes are lacking for the front end", why.wanted))?;
         let interrupts = connection.grants().into_iter().map(|grant| grant.badge);
         let badges = interrupts.chain([Connection::HANG_UP]).collect();

@@ -116,7 +116,7 @@ fn sessions<G: Ground>(ground: &G, front: &mut Front<G>, good: &Opening) -> Resu
         ("blocks that the disk has not", Opening { capability: beyond, ..*good }, Status::OutOfRange),
     ] {
         let (_, rings) = rings(ground, CREDIT)?;
-        expect(what, front.open(&opening, rings, &[]), Err(why))?;
+        expect(what, front.open(&opening, rings, []), Err(why))?;
     }
     Ok(())
 }

@@ -84,7 +84,7 @@ impl<G: Ground> Stage<G> {
             let mut arena = Arena::new(vec![MaybeUninit::uninit(); PRIVATE].leak());
             let bells = publish::bells(ground, params.clients, number, queues);
             let options = Options { queue: number as u8, sessions, credit: CREDIT, ..Options::default() };
-            let front = FrontEnd::new(prepared.owned(doorbell), bells, &mut arena, options, 1);
+            let front = FrontEnd::new(prepared, doorbell, bells, &mut arena, options, 1);
             fronts.push(Box::new(front.map_err(|why| format!("{} bytes are lacking for a front end", why.wanted))?));
         }
         let published = publish::survey(ground, &mut fronts[0], params)?;

@@ -39,20 +39,24 @@ pub(crate) fn rings<G: Ground>(ground: &G, entries: u16) -> Result<(Piece, Rings
     Ok((memory, rings))
 }
 
-/// A grant of all of `memory`, which lives for good.
-pub(crate) fn grant(memory: &Piece, access: Access) -> Grant<'static> {
-    grant_of(memory, memory.len(), access)
-}
-
-/// A grant of the first `len` bytes of `memory`, or of all if it has not so many.
-fn grant_of(memory: &Piece, len: usize, access: Access) -> Grant<'static> {
-    let len = len.min(memory.len());
+/// All of `memory`, which lives for good, as words.
+pub(crate) fn words(memory: &Piece) -> &'static [AtomicU64] {
     // SAFETY: aligned to pages, initialised, never given back; whoever writes words of it meanwhile (lists) does so as
     // atomics.
-    let words = unsafe { core::slice::from_raw_parts(memory.address() as *const AtomicU64, len / 8) };
+    unsafe { core::slice::from_raw_parts(memory.address() as *const AtomicU64, memory.len() / 8) }
+}
+
+/// A grant of all of `memory`, which lives for good.
+pub(crate) fn grant(memory: &Piece, access: Access) -> Grant<'static> {
+    grant_of(words(memory), access)
+}
+
+/// A grant of what [`words`] said.
+pub(crate) fn grant_of(words: &'static [AtomicU64], access: Access) -> Grant<'static> {
+    let address = DeviceAddress(words.as_ptr().addr() as u64);
     // SAFETY: the ground maps it for the device, one to one and for good; the job that has it keeps what a request uses
     // apart (`buffers`).
-    unsafe { Grant::new(DeviceAddress(memory.address()), len as u64, access, Some(words)) }
+    unsafe { Grant::new(address, size_of_val(words) as u64, access, Some(words)) }
 }
 
 /// What a session over `extent` asks for.
@@ -77,7 +81,7 @@ impl<'f, G: Ground> Raw<'f, G> {
     pub(crate) fn open(ground: &G, front: &'f mut Front<G>, opening: &Opening) -> Result<Self, String> {
         let (_, rings) = rings(ground, opening.credit)?;
         let page = ground.dma(1 << 16).ok_or("no memory for calls")?;
-        let opened = front.open(opening, rings, &[]).map_err(|why| why.to_string())?;
+        let opened = front.open(opening, rings, []).map_err(|why| why.to_string())?;
         ClientEnd::new(rings).acknowledge(opened.info.epoch);
         front.serve(&timeless);
         Ok(Self { front, session: opened.session, info: opened.info, page, host: ground.host(0, Badges(0)) })
@@ -108,8 +112,10 @@ impl<'f, G: Ground> Raw<'f, G> {
 
     /// Begins a call with the first `blocks` of its page.
     pub(crate) fn begin(&mut self, body: &Body, access: Access, blocks: u32) -> Result<(), Status> {
-        let granted = grant_of(&self.page, (blocks * self.info.block_size) as usize, access);
-        self.front.begin_call(self.session, body, Some(&granted))
+        let page = words(&self.page);
+        let asked = (blocks * self.info.block_size) as usize / 8;
+        let granted = grant_of(&page[..asked.min(page.len())], access);
+        self.front.begin_call(self.session, body, Some(granted))
     }
 
     /// Serves until the call is answered.
@@ -125,7 +131,7 @@ impl<'f, G: Ground> Raw<'f, G> {
 
     /// One call, with all of its page.
     pub(crate) fn call(&mut self, body: &Body) -> Result<Given, Status> {
-        self.front.begin_call(self.session, body, Some(&grant(&self.page, Access::ReadWrite)))?;
+        self.front.begin_call(self.session, body, Some(grant(&self.page, Access::ReadWrite)))?;
         self.outcome()
     }
 }
@@ -212,9 +218,9 @@ pub(crate) fn attach<G: Ground, B: Name>(
     let affinity = u32::from(means.number);
     let queue = queue_for(affinity, fronts.len() as u16);
     let front = &mut fronts[usize::from(queue.0)];
-    let opened = front.open(&opening(&means.published, CREDIT, affinity)?, rings, &[]).map_err(|e| e.to_string())?;
+    let opened = front.open(&opening(&means.published, CREDIT, affinity)?, rings, []).map_err(|e| e.to_string())?;
     let mut register =
-        |memory: &Piece, access| front.register(opened.session, &grant(memory, access)).map_err(|why| why.to_string());
+        |memory: &Piece, access| front.register(opened.session, grant(memory, access)).map_err(|why| why.to_string());
     let memory = register(&means.buffers, Access::ReadWrite)?;
     let list_memory = register(&lists, Access::Read)?;
     let client = Client::new(rings, opened.info.block_size).ok_or("the client does not fit its rings")?;

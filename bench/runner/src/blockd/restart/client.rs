@@ -68,7 +68,7 @@ pub(super) fn enlist<G: Ground>(ground: &G, params: &Params, crew: Crew, facts: 
         let lists = ground.dma(usize::from(CREDIT) * LIST).ok_or("no memory for lists")?;
         let buffers = runs::job_memory(ground, params)?;
         let known = [(BUFFERS, &buffers, Access::ReadWrite), (LISTS, &lists, Access::Read)];
-        let memories = known.map(|(id, memory, access)| (id, publish::grant(memory, access)));
+        let memories = known.map(|(id, memory, access)| (id, publish::words(memory), access));
         members.push(Member { rings, memories });
         openings.push(publish::opening(&whole, CREDIT, number.into())?);
         let names = Names { memory: BUFFERS, base: buffers.address(), lists: lists.address(), list_memory: LISTS };

@@ -10,16 +10,18 @@
 use super::port::{Phase, Port};
 use crate::blockd::PRIVATE;
 use crate::blockd::drive::Bells;
+use crate::blockd::publish;
 use crate::ground::Handed;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
 use drv_virtio_block::arena::Arena;
 use drv_virtio_block::geometry::Geometry;
 use drv_virtio_block::lib_block::entry::MemoryId;
-use drv_virtio_block::lib_block::front_end::{Grant, Notify};
+use drv_virtio_block::lib_block::front_end::{Access, Notify};
 use drv_virtio_block::lib_block::ring::Rings;
 use drv_virtio_block::platform::{Badges, Platform};
 use drv_virtio_block::queue::Wake;
@@ -68,7 +70,7 @@ impl Estate {
 pub(super) struct Member {
     pub(super) rings: Rings<'static>,
     /// Under the numbers that the client uses.
-    pub(super) memories: [(MemoryId, Grant<'static>); 2],
+    pub(super) memories: [(MemoryId, &'static [AtomicU64], Access); 2],
 }
 
 /// The doorbells of all clients, by queue.
@@ -121,11 +123,12 @@ impl<T: Transport, P: Platform, W: Wake> Life<T, P, W> {
         while !port.is_dismissed() {
             port.serve(|call, client| {
                 let member = client.and_then(|client| members.get(client));
-                let known = member.map_or(&[][..], |member| &member.memories);
+                let known = member.into_iter().flat_map(|member| &member.memories);
+                let known = known.map(|(id, memory, access)| (*id, publish::grant_of(memory, *access))).collect();
                 let rings = member.map(|member| member.rings);
-                service.handle(call, &Beside { rings, memory: None, known })
+                service.handle(call, Beside { rings, memory: None, known })
             });
-            facts = facts_of(&mut service).or(facts);
+            facts = facts_of(&service).or(facts);
             port.enter(Phase::Passing);
             let completed = service.pass();
             port.count(completed);
@@ -139,7 +142,7 @@ impl<T: Transport, P: Platform, W: Wake> Life<T, P, W> {
     }
 }
 
-fn facts_of<T: Transport, P: Platform, N: Notify + Clone>(service: &mut Service<'static, T, P, N>) -> Option<Facts> {
+fn facts_of<T: Transport, P: Platform, N: Notify + Clone>(service: &Service<'static, T, P, N>) -> Option<Facts> {
     let resets = service.resets();
     let geometry = service.fronts().first()?.geometry()?;
     Some(Facts {
