@@ -101,8 +101,12 @@ pub unsafe trait DeviceReadable: Buffer {}
 
 /// A buffer that the device may write: data read from the medium lands there.
 ///
+/// A device that writes less than it says cannot be found out, so nothing that it says makes memory initialised. The
+/// owner does, before it lends the memory for the first time: what a device leaves out is then the owner's own bytes.
+///
 /// # Safety
-/// As [`Buffer`]; nobody reads the memory while the device owns it, and any bytes are valid content.
+/// As [`Buffer`]; the memory is initialised when the value is moved into a request, nobody reads it while the device owns
+/// it, and any bytes are valid content.
 pub unsafe trait DeviceWritable: Buffer {}
 
 /// Why a region could not be cut.

@@ -200,7 +200,8 @@ pub enum DeviceFault {
     Unsupported,
     /// A status value that the specification does not know.
     BadStatus(u8),
-    /// OK with fewer bytes than were asked; what was not written is not handed on as data.
+    /// It answered OK to a read and said that it wrote fewer bytes than were asked for. (A length of 0 says nothing: some
+    /// devices report none.) What is in the buffer is not to be taken for data.
     ShortRead,
 }
 

@@ -16,7 +16,7 @@
 use crate::dma::{DeviceAddress, DmaBlock, Segment};
 use crate::memory::Records;
 use crate::request::{DeviceFault, Error, Operation};
-use crate::spec::request_status;
+use crate::spec::{ID_BYTES, request_status};
 use crate::sync::{AtomicU32, Guarded, Ordering, Word};
 use core::mem::MaybeUninit;
 
@@ -251,9 +251,15 @@ impl Answer {
     const SHORT: u32 = 1 << 8;
 
     /// From the status byte as read once, and the used length against the writable data bytes.
+    ///
+    /// A read is short when the device says that it wrote less than the data, in so many words. A length of 0 says
+    /// nothing: such a device does not report lengths. Neither does a length of 1 of GET ID, the one request with less
+    /// than a sector of data: some devices count the status byte alone there. What was not written holds what the
+    /// caller had put there ([`DeviceWritable`](crate::dma::DeviceWritable)), whatever the length says.
     #[inline(always)]
     pub(crate) fn new(status: u8, len: u32, writable: u32) -> Self {
-        let short = status == request_status::OK && len < writable;
+        let reported = if writable == ID_BYTES { len > 1 } else { len > 0 };
+        let short = status == request_status::OK && reported && len < writable;
         Self(u32::from(status) | if short { Self::SHORT } else { 0 })
     }
 
@@ -530,6 +536,8 @@ mod tests {
     fn answers_name_the_blame() {
         assert_eq!(Answer::new(0, 4097, 4096).result(), Ok(()));
         assert_eq!(Answer::new(0, 4095, 4096).result(), Err(Error::Device(DeviceFault::ShortRead)));
+        assert_eq!(Answer::new(0, 1, 4096).result(), Err(Error::Device(DeviceFault::ShortRead)));
+        assert_eq!(Answer::new(0, 0, 4096).result(), Ok(()), "not reported");
         assert_eq!(Answer::new(1, 0, 4096).result(), Err(Error::Medium));
         assert_eq!(Answer::new(2, 1, 0).result(), Err(Error::Device(DeviceFault::Unsupported)));
         assert_eq!(Answer::new(9, 1, 0).result(), Err(Error::Device(DeviceFault::BadStatus(9))));

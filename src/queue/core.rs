@@ -3,7 +3,7 @@
 //! All methods take `&self`: a slot's memory is exclusively the caller's by the state that the slot is in (`slot.rs`),
 //! and nothing here claims, publishes or releases. The plain case, a read or write of one segment within every limit,
 //! is decided first and inlined; everything else goes through [`Core::shape`].
-use super::oversize::{ChainLimits, Cursor, Parents};
+use super::oversize::{ChainLimits, Cursor, MAX_CHAIN_BYTES, Parents};
 use super::tables::LargeTables;
 use crate::dma::{Buffer, Segment};
 use crate::geometry::{Geometry, RangeLimits};
@@ -21,8 +21,6 @@ pub enum Violation {
     UnknownId,
     /// A used id whose chain is not in flight.
     NotInFlight,
-    /// More bytes written than the chain has.
-    TooLong,
     /// A chain given back without a status.
     NoStatus,
     /// A used index further on than chains are in flight.
@@ -34,7 +32,6 @@ impl fmt::Display for Violation {
         f.write_str(match self {
             Self::UnknownId => "used id is no chain's head",
             Self::NotInFlight => "used id names a chain that is not in flight",
-            Self::TooLong => "used length exceeds the chain",
             Self::NoStatus => "chain given back without a status",
             Self::IndexJump => "used index ahead of what is in flight",
         })
@@ -51,6 +48,15 @@ pub(crate) enum Shape {
     Oversize,
     /// Not at all: there is nothing to do for the device.
     Done,
+}
+
+/// A used entry that was believed: the chain that it gives back.
+pub(crate) struct Settled {
+    pub(crate) slot: u16,
+    pub(crate) state: State,
+    pub(crate) answer: Answer,
+    /// The used length is more than the device may write. It is counted, and the status decides.
+    pub(crate) odd_length: bool,
 }
 
 /// Which way an operation's data flows: the lowest bit of the request type says so.
@@ -137,7 +143,11 @@ impl<'m, B> Core<'m, B> {
         let by_device = (geometry.seg_max as usize).max(1).min(by_ring);
         let inline = if chains.has_tables() { INLINE.min(by_device) } else { 1 };
         Self {
-            limits: ChainLimits { segments: inline, bytes: geometry.size_max, unit: geometry.block_size },
+            limits: ChainLimits {
+                segments: inline,
+                bytes: geometry.size_max.min(MAX_CHAIN_BYTES),
+                unit: geometry.block_size,
+            },
             plain: PlainFacts::new(geometry),
             large: tables.as_ref().map_or(inline, |tables| tables.segments.min(by_device).max(inline)),
             tables,
@@ -188,8 +198,11 @@ impl<'m, B> Core<'m, B> {
 
     /// Checks a used entry and says which slot it completes and how. Whatever the device wrote, nothing is indexed
     /// unchecked. The entry was covered by a used index read before.
+    ///
+    /// Ids, states and the status are held to the specification. The length is not: devices in the field report 0, a
+    /// write's data, or one byte more than there is, so that nothing but a read's shortness follows from it.
     #[cold]
-    pub(crate) fn settle(&self, entry: UsedEntry) -> Result<(u16, State, Answer), Violation> {
+    pub(crate) fn settle(&self, entry: UsedEntry) -> Result<Settled, Violation> {
         let slot = self.chains.slot_of(entry.id).ok_or(Violation::UnknownId)?;
         let record = self.record(slot);
         let state = record.state();
@@ -198,15 +211,13 @@ impl<'m, B> Core<'m, B> {
             return Err(Violation::NotInFlight);
         }
         let writable = record.word();
-        // `writable` leaves room for the status: chains are cut below 2^32.
-        if entry.len > writable + 1 {
-            return Err(Violation::TooLong);
-        }
         let status = self.lines.read_status(slot.into());
         if status == request_status::POISON {
             return Err(Violation::NoStatus);
         }
-        Ok((slot, state, Answer::new(status, entry.len, writable)))
+        // `writable` leaves room for the status: chains are cut below 2^31.
+        let odd_length = entry.len > writable + 1;
+        Ok(Settled { slot, state, answer: Answer::new(status, entry.len, writable), odd_length })
     }
 
     /// Whether place and length are whole blocks.
@@ -305,7 +316,7 @@ impl<B: Buffer> Core<'_, B> {
         if !self.inside(request.lba, bytes >> SECTOR_SHIFT) {
             return Err(Refusal::OutOfRange);
         }
-        let short = segments.iter().all(|s| s.len() <= self.limits.bytes) && bytes < u64::from(u32::MAX);
+        let short = segments.iter().all(|s| s.len() <= self.limits.bytes) && bytes <= u64::from(MAX_CHAIN_BYTES);
         if short && segments.len() <= self.large {
             return Ok(Shape::Chain);
         }

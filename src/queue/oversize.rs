@@ -19,12 +19,16 @@ use crate::sync::{Guarded, Ordering, light_fence};
 use arrayvec::ArrayVec;
 use core::mem::ManuallyDrop;
 
+/// Most data bytes of a chain, whatever the device allows: QEMU fails what has 2^31 bytes or more, qemu-storage-daemon
+/// never answers it. A multiple of every block size.
+pub(crate) const MAX_CHAIN_BYTES: u32 = (1 << 31) - (1 << 16);
+
 /// What one chain may carry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChainLimits {
     /// Data segments, 1 to [`INLINE`].
     pub(crate) segments: usize,
-    /// Bytes of one segment.
+    /// Bytes of one segment, at most [`MAX_CHAIN_BYTES`].
     pub(crate) bytes: u32,
     /// Chains carry multiples of this many bytes: the logical block.
     pub(crate) unit: u32,
@@ -42,20 +46,18 @@ impl Cursor {
     /// no whole unit fits into a chain.
     pub(crate) fn cut(&mut self, segments: &[Segment], limits: &ChainLimits) -> ArrayVec<Segment, INLINE> {
         let mut data = ArrayVec::new();
-        let mut bytes = 0u64;
+        let mut bytes = 0;
         while data.len() < limits.segments {
             let Some(rest) = segments.get(self.segment).map(|s| s.after(self.offset)) else { break };
-            // The used length is 32 bits and counts the status byte.
-            let room = u32::try_from(u64::from(u32::MAX - limits.unit) - bytes).unwrap_or(0);
-            let piece = rest.first(limits.bytes.min(room));
+            let piece = rest.first(limits.bytes.min(MAX_CHAIN_BYTES - bytes));
             if piece.is_empty() {
                 break;
             }
-            bytes += u64::from(piece.len());
+            bytes += piece.len();
             data.push(piece);
             self.advance(piece.len(), rest.len());
         }
-        self.give_back((bytes % u64::from(limits.unit)) as u32, segments, &mut data);
+        self.give_back(bytes % limits.unit, segments, &mut data);
         data
     }
 
@@ -336,6 +338,29 @@ mod tests {
             }
             prop_assert!(Cursor::can_cut(&list, &limits));
             prop_assert_eq!(covered, list.iter().flat_map(byte).collect::<Vec<_>>());
+        }
+    }
+
+    /// The segments name memory that is not there: a cut looks at lengths only.
+    #[test]
+    fn no_piece_has_two_gibibytes_however_long_the_segments_are() {
+        for unit in [512, 4096, 1 << 16] {
+            let whole = |len: u32| len - len % unit;
+            let lengths = [(1u32 << 31) - unit, 1 << 31, 1 << 30, whole(u32::MAX), (1 << 29) + unit, unit];
+            for (len, segments) in lengths.into_iter().flat_map(|len| [(len, 1), (len, 2), (len, 6)]) {
+                let list = [Segment::new(DeviceAddress(0), len); 9];
+                let limits = ChainLimits { segments, bytes: MAX_CHAIN_BYTES, unit };
+                let (mut cursor, mut covered, mut most) = (Cursor::default(), 0, 0);
+                while cursor.segment < list.len() {
+                    let bytes: u64 = cursor.cut(&list, &limits).iter().map(|s| u64::from(s.len())).sum();
+                    assert!(bytes > 0 && bytes.is_multiple_of(unit.into()), "{len} in {segments}: {bytes}");
+                    assert!(16 + bytes + 1 < 1 << 31, "{len} in {segments}: {bytes}");
+                    (covered, most) = (covered + bytes, most.max(bytes));
+                }
+                assert_eq!(covered, 9 * u64::from(len));
+                let wanted = (u64::from(len) * segments as u64).min(u64::from(MAX_CHAIN_BYTES));
+                assert!(most >= wanted / 2, "{len} in {segments}: pieces of {most} at most");
+            }
         }
     }
 

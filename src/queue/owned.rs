@@ -6,7 +6,7 @@
 //! for an interrupt and looks again. The usual loop: reap; if nothing came, `arm`; if that says nothing is there, wait.
 //!
 //! Dropping a queue leaks the buffers in flight: the device may still write them. [`OwnedQueue::reclaim`] is the way out.
-use super::core::{Core, Shape, Violation};
+use super::core::{Core, Settled, Shape, Violation};
 use super::oversize::Next;
 use super::prepared::Prepared;
 use super::statistics::Statistics;
@@ -286,7 +286,8 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     #[cold]
     fn reap_special(&mut self, entry: UsedEntry, sink: &mut impl FnMut(Completion<B>)) -> usize {
         match self.core().settle(entry) {
-            Ok((slot, state, answer)) => {
+            Ok(Settled { slot, state, answer, odd_length }) => {
+                self.counted.length_anomalies += u64::from(odd_length);
                 let handed = self.finish(slot, state, answer, sink);
                 self.publish();
                 handed

@@ -90,8 +90,8 @@ struct Members {
 /// Most free slots that a submitter keeps in its stash.
 pub(super) const STASH: u32 = 32;
 
-const VIOLATIONS: [Violation; 5] =
-    [Violation::UnknownId, Violation::NotInFlight, Violation::TooLong, Violation::NoStatus, Violation::IndexJump];
+const VIOLATIONS: [Violation; 4] =
+    [Violation::UnknownId, Violation::NotInFlight, Violation::NoStatus, Violation::IndexJump];
 
 impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
     pub(super) fn new(prepared: Prepared<'m, B>, doorbell: D, wake: W) -> Self {
@@ -255,6 +255,7 @@ impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
             completed: self.ends.reaping.completed.get(),
             interrupts: self.cold.interrupts.get(),
             violations: self.cold.violations.get(),
+            length_anomalies: self.cold.length_anomalies.get(),
             ..Statistics::default()
         };
         for own in &self.by_submitter {

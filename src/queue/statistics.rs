@@ -17,6 +17,7 @@ pub(crate) struct BySubmitter {
 pub(crate) struct ColdCounters {
     pub(crate) interrupts: Tally,
     pub(crate) violations: Tally,
+    pub(crate) length_anomalies: Tally,
 }
 
 /// A reading of one queue's counters since its start.
@@ -30,8 +31,11 @@ pub struct Statistics {
     pub notifications: u64,
     /// Interrupts that the waiting thread noted.
     pub interrupts: u64,
-    /// Answers against the specification.
+    /// Answers against the specification that broke the queue.
     pub violations: u64,
+    /// Used lengths above what the device may write: more than the data and the status byte of a read, more than the
+    /// status byte of anything else. They are no violations: the status decides, and the queue goes on.
+    pub length_anomalies: u64,
     /// Requests refused because no slot was free.
     pub full: u64,
 }

@@ -7,7 +7,7 @@
 //!
 //! A request of its own that it drains is handed over directly; another submitter's is parked and that one woken after
 //! the turn is over.
-use super::core::Violation;
+use super::core::{Settled, Violation};
 use super::oversize::Next;
 use super::shared::{SharedQueue, Wake};
 use super::shared_batch::SharedBatch;
@@ -246,7 +246,8 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     ) -> Result<(), Violation> {
         let core = self.queue.core();
         let Some((record, state)) = core.settle_plain(entry, State::if_plain) else {
-            let (slot, state, answer) = core.settle(entry)?;
+            let Settled { slot, state, answer, odd_length } = core.settle(entry)?;
+            self.queue.cold.length_anomalies.add(odd_length.into());
             self.finish(slot, state, answer, drained, sink);
             return Ok(());
         };

@@ -5,6 +5,7 @@
 #[path = "../../tests/fake/mod.rs"]
 mod fake;
 
+use super::core::Shape;
 use super::{Chaining, OwnedQueue, Prepared, QueueOptions, SharedQueue, Submitter, Wake};
 use crate::arena::Arena;
 use crate::dma::{Buffer, DeviceAddress, DeviceReadable, DeviceWritable, DmaRegion, Segment};
@@ -344,4 +345,30 @@ fn the_ends_of_the_ring_are_on_a_line_of_their_own_and_so_is_what_each_submitter
     assert!(ends.end() < counters.start() || counters.end() < ends.start());
     assert!(facts.end() < counters.start() || counters.end() < facts.start());
     assert!(ends.start() == ends.end() && size_of_val(&queue.ends.publishing) + size_of_val(&queue.ends.reaping) <= 64);
+}
+
+#[test]
+fn a_request_is_cut_from_two_gibibytes_on_whatever_the_device_allows() {
+    const MOST: u64 = (1 << 31) - (1 << 16);
+    let (queue, device) = prepared(Chaining::Direct);
+    queue.core.geometry.set_capacity(1 << 40);
+    let at = page(&device, 0).0[0].address();
+    // Nothing is submitted: the segments name more memory than there is.
+    let shaped = |lens: &[u64]| {
+        let segments = lens.iter().map(|len| Segment::new(at, *len as u32)).collect();
+        let shape = queue.core.shape(&Request::read(Lba(0), Page(segments))).expect("a request that can be");
+        matches!(shape, Shape::Chain)
+    };
+    for (lens, whole) in [
+        (&[MOST][..], true),
+        (&[MOST + 512], false),
+        (&[1 << 31], false),
+        (&[(1 << 32) - 512], false),
+        (&[MOST - 512, 512], true),
+        (&[MOST - 512, 512, 512], false),
+        (&[1 << 30, 1 << 30], false),
+        (&[1 << 31, 1 << 31, 1 << 31], false),
+    ] {
+        assert_eq!(shaped(lens), whole, "{lens:?}");
+    }
 }

@@ -37,6 +37,8 @@ pub(crate) enum Lie {
     StatusUnwritten,
     /// Nothing is done and the status is this: 1 IOERR, 2 UNSUPP, 7 unknown.
     Status(u8),
+    /// Nothing is done, the status is this and the used length that.
+    Undone { status: u8, len: u32 },
     /// Before the entry is pushed, the device writes garbage where only the driver may write. Undone by
     /// [`FakeDevice::unscribble`].
     Scribble(Area),
@@ -56,7 +58,7 @@ impl Lie {
         match self {
             Self::LenTooShort => Execution::Half,
             Self::StatusUnwritten => Execution::StatusUnwritten,
-            Self::Status(status) => Execution::Status(status),
+            Self::Status(status) | Self::Undone { status, .. } => Execution::Status(status),
             _ => Execution::Honest,
         }
     }
@@ -77,7 +79,7 @@ impl Lie {
             Self::IdOfDataDescriptor => {
                 Answer { id: u32::from(flight.chain.descriptors.get(1).copied().unwrap_or(neighbour)), ..answer }
             }
-            Self::UsedLen(len) => Answer { len, ..answer },
+            Self::UsedLen(len) | Self::Undone { len, .. } => Answer { len, ..answer },
             Self::LenTooLarge => Answer { len: writable as u32 + 1, ..answer },
             Self::LenZero => Answer { len: 0, ..answer },
             _ => answer,

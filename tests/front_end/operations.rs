@@ -213,6 +213,42 @@ fn answers_say_what_the_device_said() {
 }
 
 #[test]
+fn a_client_is_told_of_a_short_read_and_of_no_other_length() {
+    let mut world = World::new(Config::default());
+    let mut rig = world.usual();
+    let mut client = rig.client(0, 16);
+    let data = pattern(7, 4096);
+    rig.device.put_disk(0, &data);
+    for len in [0, 4096, 4097, 4098, u32::MAX] {
+        client.put(0, &[0x5a; 4096]);
+        rig.device.inject(0, Lie::UsedLen(len));
+        assert_eq!(rig.ask(&client.read(4, 0, 8, 0), &mut client), answer(4, Status::Ok, 4096), "{len}");
+        assert_eq!(client.get(0, 4096), data);
+    }
+    for len in [1, 512, 4095] {
+        rig.device.inject(0, Lie::UsedLen(len));
+        assert_eq!(rig.ask(&client.read(4, 0, 8, 0), &mut client), answer(4, Status::IoError, 0), "{len}");
+    }
+    for len in [0, 1, 16, 4096, 4097, u32::MAX] {
+        rig.device.inject(0, Lie::UsedLen(len));
+        assert_eq!(rig.ask(&client.write(4, 0, 8, 0), &mut client), answer(4, Status::Ok, 4096), "{len}");
+        rig.device.inject(0, Lie::UsedLen(len));
+        assert_eq!(rig.ask(&flush(5), &mut client), answer(5, Status::Ok, 0), "{len}");
+        rig.device.inject(0, Lie::UsedLen(len));
+        let discard = range(Operation::Discard, 6, 0, 8);
+        assert_eq!(rig.ask(&discard, &mut client), answer(6, Status::Ok, 0), "{len}");
+    }
+    // Nothing was written, whatever the device says: the client has the bytes that it put there.
+    for len in [0, 4097] {
+        client.put(0, &[0x5a; 4096]);
+        rig.device.inject(0, Lie::Undone { status: block::OK, len });
+        assert_eq!(rig.ask(&client.read(4, 0, 8, 0), &mut client).status, Status::Ok);
+        assert_eq!(client.get(0, 4096), [0x5a; 4096]);
+    }
+    rig.device.assert_no_faults();
+}
+
+#[test]
 fn answers_come_in_the_order_of_the_device_and_each_once() {
     let mut world = World::new(Config::default());
     let mut rig = world.usual();

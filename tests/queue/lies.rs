@@ -147,68 +147,6 @@ fn a_status_that_was_not_written_breaks_the_queue() {
 }
 
 #[test]
-fn a_used_length_above_the_chains_breaks_the_queue() {
-    for chaining in BOTH {
-        for bad in [Lie::LenTooLarge, Lie::UsedLen(514), Lie::UsedLen(u32::MAX)] {
-            let mut world = World::new(Config::default());
-            let mut live = world.owned(&options(chaining));
-            tell(&mut live, bad);
-            assert_broken(&mut live, Violation::TooLong, 0);
-        }
-    }
-}
-
-#[test]
-fn a_used_length_with_or_without_the_status_byte_is_fine() {
-    for len in [512, 513] {
-        let mut world = World::new(Config::default());
-        let mut live = world.owned(&options(Chaining::Direct));
-        tell(&mut live, Lie::UsedLen(len));
-        let done = live.reap();
-        assert_eq!(outcomes(&done), [(0, Ok(()))]);
-        assert_eq!(done[0].buffer.as_ref().unwrap().bytes(), pattern(0, 512));
-    }
-}
-
-#[test]
-fn a_short_read_with_a_good_status_fails_and_the_queue_goes_on() {
-    for chaining in BOTH {
-        for short in [Lie::LenTooShort, Lie::LenZero, Lie::UsedLen(511), Lie::UsedLen(1), Lie::Status(0)] {
-            let mut world = World::new(Config::default());
-            let mut live = world.owned(&options(chaining));
-            tell(&mut live, short);
-            assert_eq!(outcomes(&live.reap()), [(0, Err(Error::Device(DeviceFault::ShortRead)))], "{short:?}");
-            live.device.complete_all(0, Order::AsTaken);
-            assert_eq!(outcomes(&live.reap()), [(1, Ok(())), (2, Ok(()))]);
-            assert_eq!((live.queue.broken(), live.queue.statistics().violations), (None, 0));
-        }
-    }
-}
-
-#[test]
-fn a_short_identity_fails() {
-    let mut world = World::new(Config::default());
-    let mut live = world.owned(&options(Chaining::Direct));
-    live.device.inject(0, Lie::UsedLen(19));
-    let done = live.ask(Request::get_id(live.heap.whole(512)));
-    assert_eq!(done.result, Err(Error::Device(DeviceFault::ShortRead)));
-}
-
-#[test]
-fn a_length_of_zero_for_a_write_is_what_some_devices_say() {
-    let mut world = World::new(Config::default());
-    let mut live = world.owned(&options(Chaining::Direct));
-    for len in [Lie::LenZero, Lie::UsedLen(1)] {
-        live.device.inject(0, len);
-        assert_eq!(live.ask(Request::write(Lba(0), live.heap.whole(512))).result, Ok(()));
-    }
-    live.device.inject(0, Lie::LenTooLarge);
-    live.queue.submit(Request::write(Lba(0), live.heap.whole(512))).unwrap();
-    assert!(live.finish().is_empty());
-    assert_eq!(live.queue.broken(), Some(Violation::TooLong), "but it cannot have written data");
-}
-
-#[test]
 fn an_index_further_than_what_is_in_flight_breaks_the_queue() {
     for ahead in [3, 60, 1000, 0x7fff, 0xfffe] {
         let mut world = World::new(Config::default());

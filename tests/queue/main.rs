@@ -7,6 +7,7 @@
 //! | `mixes` | random requests over random queues against a model of the disk |
 //! | `oversize`, `ranges` | requests above the device's limits |
 //! | `lies`, `reset` | a device that breaks the rules, and what comes back afterwards |
+//! | `lengths` | used lengths that devices in the field report, right and wrong |
 //! | `notifications`, `interrupts` | doorbells and interrupts against the crossings of event indices |
 //! | `batches`, `counters` | one decision per batch; exact statistics |
 //! | `shared`, `parking`, `threads` | many submitters, step by step and at once |
@@ -22,6 +23,7 @@ mod counters;
 mod durability;
 mod interrupts;
 mod layout;
+mod lengths;
 mod lies;
 mod mixes;
 mod notifications;

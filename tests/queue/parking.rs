@@ -40,7 +40,7 @@ fn a_parked_answer_is_the_devices_word_for_word() {
     let mut world = World::new(Config::default());
     let (live, _) = world.shared(&options());
     let (mut one, mut two) = (live.queue.submitter().unwrap(), live.queue.submitter().unwrap());
-    let lies = [Lie::Status(1), Lie::Status(2), Lie::Status(9), Lie::LenZero, Lie::UsedLen(512)];
+    let lies = [Lie::Status(1), Lie::Status(2), Lie::Status(9), Lie::UsedLen(511), Lie::UsedLen(512)];
     for (token, lie) in (0..).zip(lies) {
         two.submit(Request::read(Lba(0), live.heap.whole(512)).with_token(token)).unwrap();
         live.device.inject(0, lie);

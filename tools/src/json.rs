@@ -153,6 +153,7 @@ fn drv(accel: Option<Accel>, cell: &Cell, typical: &Outcome) -> Value {
         "cpu_ns_per_io": figures.cpu_ns_per_io,
         "verify_errors": report.verify_errors,
         "device_violations": report.violations,
+        "length_anomalies": report.length_anomalies,
         "retries": typical.retries,
     });
     drv["device"] = json!(backend.device());

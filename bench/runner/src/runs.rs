@@ -378,5 +378,6 @@ pub(crate) fn add(report: &mut Report, statistics: &Statistics) {
     report.submitted += statistics.submitted;
     report.completed += statistics.completed;
     report.violations += statistics.violations;
+    report.length_anomalies += statistics.length_anomalies;
     report.full += statistics.full;
 }

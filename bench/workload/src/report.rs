@@ -145,6 +145,9 @@ pub struct Report {
     pub completed: u64,
     /// What the device did against the specification.
     pub violations: u64,
+    /// Used lengths above what the device may write; they are no violations, and the status decided.
+    #[serde(default)]
+    pub length_anomalies: u64,
     /// Times that a submitter found its queue full.
     pub full: u64,
     /// Doorbells that clients rang at front ends.

@@ -31,19 +31,19 @@ fn any_direction() -> impl Strategy<Value = Direction> {
 prop_compose! {
     fn any_report()(
         directions in [any_direction(), any_direction(), any_direction()],
-        numbers in any::<[u64; 12]>(),
+        numbers in any::<[u64; 13]>(),
         atomics in any::<Option<u64>>(),
         instructions in any::<Option<(u64, u64)>>(),
     ) -> Report {
         let [read, write, trim] = directions;
         let [runtime_ns, errors, verify_errors, notifications, interrupts, interrupts_home, rest @ ..] = numbers;
-        let [submitted, completed, violations, full, client_doorbells, front_doorbells] = rest;
+        let [submitted, completed, violations, length_anomalies, full, client_doorbells, front_doorbells] = rest;
         let instructions =
             instructions.map(|(submit_milli, complete_milli)| Instructions { submit_milli, complete_milli });
         Report {
             version: VERSION, read, write, trim, runtime_ns, errors, verify_errors, interrupts, interrupts_home,
             notifications: instructions.as_ref().map_or(Some(notifications), |_| None),
-            submitted, completed, violations, full, client_doorbells, front_doorbells, atomics, instructions,
+            submitted, completed, violations, length_anomalies, full, client_doorbells, front_doorbells, atomics, instructions,
         }
     }
 }

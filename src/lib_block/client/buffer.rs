@@ -43,7 +43,8 @@ pub unsafe trait ServerReadable: SharedBuffer {}
 /// A buffer that the server may write: data read from the medium lands there.
 ///
 /// # Safety
-/// As [`SharedBuffer`]; nobody reads the memory while the server owns it, and any bytes are valid content.
+/// As [`SharedBuffer`]; the memory is initialised, nobody reads it while the server owns it, and any bytes are valid
+/// content. (What a device leaves out holds what was there before.)
 pub unsafe trait ServerWritable: SharedBuffer {}
 
 /// Bytes side by side of a buffer, for a request that needs no more of it; the buffer goes along.

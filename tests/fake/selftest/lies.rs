@@ -43,6 +43,8 @@ fn forged_lengths_are_what_they_claim() {
     assert_eq!(told(Lie::UsedLen(7)).1, [(0, 7)]);
     assert_eq!(told(Lie::LenTooLarge).1, [(0, 1026)]);
     assert_eq!(told(Lie::LenZero).1, [(0, 0)]);
+    let (ring, used) = told(Lie::Undone { status: 0, len: 9 });
+    assert_eq!((used, ring.memory.bytes(ring.data(0), 1024)), (vec![(0, 9)], vec![0; 1024]), "nothing was written");
     let (ring, used) = told(Lie::LenTooShort);
     assert_eq!(used, [(0, 512)]);
     assert_eq!(ring.memory.bytes(ring.data(0), 512), [0x42; 512]);

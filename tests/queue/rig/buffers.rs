@@ -59,6 +59,14 @@ impl Heap {
         buffer
     }
 
+    /// A buffer that is the same segment of `len` bytes, `times` times.
+    #[track_caller]
+    pub(crate) fn repeated(&self, len: u32, times: usize) -> Buf {
+        let mut buffer = self.whole(len);
+        buffer.segments = vec![buffer.segments[0]; times];
+        buffer
+    }
+
     /// A buffer of one segment.
     #[track_caller]
     pub(crate) fn whole(&self, len: u32) -> Buf {
