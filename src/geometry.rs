@@ -59,7 +59,7 @@ pub struct Geometry {
     capacity: AtomicU64,
     /// How many places there are for a request of [`Geometry::COMFORT`] sectors: follows the capacity.
     comfortable: AtomicU64,
-    /// Negotiated features.
+    /// Negotiated features that can be used.
     pub features: Features,
     /// Logical block size in bytes, a power of two from 512 to 64 KiB.
     pub block_size: u32,

@@ -9,6 +9,7 @@
 //! let offered = Features(feature::VERSION_1 | feature::EVENT_IDX);
 //! assert!(offered.has(feature::EVENT_IDX) && !offered.has(feature::MQ));
 //! ```
+use core::fmt;
 use core::mem::{offset_of, size_of};
 
 /// Feature bits (5.2.3 Block Device Feature bits, 6 Reserved Feature Bits), as masks.
@@ -84,6 +85,31 @@ impl Features {
     #[must_use]
     pub const fn without(self, mask: u64) -> Self {
         Self(self.0 & !mask)
+    }
+}
+
+/// Names of the bits from 0 on; the empty ones are unnamed by the specification.
+#[rustfmt::skip]
+const NAMES: [&str; 42] = [
+    "BARRIER", "SIZE_MAX", "SEG_MAX", "", "GEOMETRY", "RO", "BLK_SIZE", "SCSI", "", "FLUSH", "TOPOLOGY", "CONFIG_WCE",
+    "MQ", "DISCARD", "WRITE_ZEROES", "LIFETIME", "SECURE_ERASE", "ZONED", "", "", "", "", "", "", "NOTIFY_ON_EMPTY", "",
+    "", "ANY_LAYOUT", "INDIRECT_DESC", "EVENT_IDX", "", "", "VERSION_1", "ACCESS_PLATFORM", "RING_PACKED", "IN_ORDER",
+    "ORDER_PLATFORM", "SR_IOV", "NOTIFICATION_DATA", "NOTIF_CONFIG_DATA", "RING_RESET", "ADMIN_VQ",
+];
+
+/// The names of the bits, as the specification has them; `bit 42` for one that has none.
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for bit in (0..64).filter(|bit| self.has(1 << bit)) {
+            f.write_str(between)?;
+            match NAMES.get(bit) {
+                Some(&"") | None => write!(f, "bit {bit}")?,
+                Some(name) => f.write_str(name)?,
+            }
+            between = ", ";
+        }
+        f.write_str(if between.is_empty() { "none" } else { "" })
     }
 }
 

@@ -47,8 +47,10 @@ struct Raw {
     topology: Topology,
     writeback: u8,
     queues: u16,
-    discard: [u32; 2],
-    write_zeroes: u32,
+    /// Sectors, segments, alignment.
+    discard: [u32; 3],
+    /// Sectors, segments.
+    write_zeroes: [u32; 2],
     may_unmap: u8,
 }
 
@@ -77,19 +79,33 @@ impl Raw {
             raw.queues = t.config_u16(config::NUM_QUEUES)?;
         }
         if features.has(feature::DISCARD) {
-            let alignment = t.config_u32(config::DISCARD_SECTOR_ALIGNMENT)?;
-            raw.discard = [t.config_u32(config::MAX_DISCARD_SECTORS)?, alignment];
+            let fields = [config::MAX_DISCARD_SECTORS, config::MAX_DISCARD_SEG, config::DISCARD_SECTOR_ALIGNMENT];
+            for (value, field) in raw.discard.iter_mut().zip(fields) {
+                *value = t.config_u32(field)?;
+            }
         }
         if features.has(feature::WRITE_ZEROES) {
-            raw.write_zeroes = t.config_u32(config::MAX_WRITE_ZEROES_SECTORS)?;
+            let fields = [config::MAX_WRITE_ZEROES_SECTORS, config::MAX_WRITE_ZEROES_SEG];
+            for (value, field) in raw.write_zeroes.iter_mut().zip(fields) {
+                *value = t.config_u32(field)?;
+            }
             raw.may_unmap = t.config_u8(config::WRITE_ZEROES_MAY_UNMAP)?;
         }
         Ok(raw)
     }
 }
 
-/// Reads and checks everything; returns the facts and how many queues the block device has.
-pub(super) fn read<T: Transport>(transport: &T, features: Features) -> Result<(Geometry, u16), ConfigError> {
+/// What the configuration came to.
+pub(super) struct Facts {
+    pub(super) geometry: Geometry,
+    /// How many queues the block device has.
+    pub(super) queues: u16,
+    /// Of what was negotiated: operations whose limits allow no request.
+    pub(super) unusable: Features,
+}
+
+/// Reads and checks everything.
+pub(super) fn read<T: Transport>(transport: &T, features: Features) -> Result<Facts, ConfigError> {
     let raw = consistently(transport, |t| Raw::read(t, features))?;
     let block_size = if features.has(feature::BLK_SIZE) { check_block_size(raw.block_size)? } else { SECTOR as u32 };
     let queues = match features.has(feature::MQ).then_some(raw.queues) {
@@ -98,23 +114,27 @@ pub(super) fn read<T: Transport>(transport: &T, features: Features) -> Result<(G
         Some(n) => n,
     };
     let mut geometry = Geometry::plain(check_capacity(raw.capacity)?);
-    geometry.features = features;
     geometry.block_size = block_size;
     // Without the feature no number is promised; 0 is sent by devices that mean one. One is right for both.
     geometry.seg_max = raw.seg_max.max(1);
     geometry.size_max = check_size_max(raw.size_max)?;
     geometry.read_only = features.has(feature::RO);
     geometry.writeback = write_cache(features, raw.writeback);
+    let mut unusable = 0;
     if features.has(feature::DISCARD) {
-        geometry.discard = limits(raw.discard[0], raw.discard[1], false);
+        let [sectors, segments, alignment] = raw.discard;
+        geometry.discard = limits([sectors, segments], block_size, alignment, false);
+        unusable |= geometry.discard.map_or(feature::DISCARD, |_| 0);
     }
     if features.has(feature::WRITE_ZEROES) {
-        geometry.write_zeroes = limits(raw.write_zeroes, 1, raw.may_unmap != 0);
+        geometry.write_zeroes = limits(raw.write_zeroes, block_size, 1, raw.may_unmap != 0);
+        unusable |= geometry.write_zeroes.map_or(feature::WRITE_ZEROES, |_| 0);
     }
+    geometry.features = features.without(unusable);
     if features.has(feature::TOPOLOGY) {
         geometry.topology = Some(check_topology(raw.topology, block_size)?);
     }
-    Ok((geometry, queues))
+    Ok(Facts { geometry, queues, unusable: Features(unusable) })
 }
 
 fn check_capacity(sectors: u64) -> Result<u64, ConfigError> {
@@ -146,7 +166,9 @@ fn write_cache(features: Features, writeback: u8) -> bool {
     if features.has(feature::CONFIG_WCE) { writeback != 0 } else { features.has(feature::FLUSH) }
 }
 
-/// A device that allows no sector at all in a request does not have the operation.
-fn limits(max_sectors: u32, alignment: u32, may_unmap: bool) -> Option<RangeLimits> {
-    (max_sectors > 0).then(|| RangeLimits { max_sectors, alignment: alignment.max(1), may_unmap })
+/// A device that allows no segment in a request, or less than a logical block, does not have the operation: no request
+/// can be made. Any alignment will do, since it is a hint for where to cut.
+fn limits([max_sectors, segments]: [u32; 2], block: u32, alignment: u32, may_unmap: bool) -> Option<RangeLimits> {
+    let usable = segments > 0 && u64::from(max_sectors) * SECTOR >= u64::from(block);
+    usable.then(|| RangeLimits { max_sectors, alignment: alignment.max(1), may_unmap })
 }

@@ -1,6 +1,6 @@
 //! Why a device could not be brought up, looked at or reset; each says what the device or the platform did.
 #![forbid(unsafe_code)]
-use crate::spec::{Features, feature};
+use crate::spec::Features;
 use crate::transport::{QueueId, TransportError};
 use core::fmt;
 
@@ -56,11 +56,11 @@ pub enum BringUpError {
     ResetTimeout,
     /// The device is older than the specification that this driver implements: `VERSION_1` is not offered.
     Legacy,
-    /// The device does not do with what this driver accepts.
+    /// The device refused even all that is implemented of its offer.
     FeaturesRefused {
         /// What the device offers.
         offered: Features,
-        /// What was accepted of it.
+        /// What was accepted of it at last.
         accepted: Features,
     },
     /// The device's configuration is malformed or cannot be read.
@@ -102,9 +102,11 @@ impl fmt::Display for BringUpError {
             Self::ResetTimeout => f.write_str("the device did not answer the reset in time"),
             Self::Legacy => f.write_str("the device does not offer VERSION_1, legacy devices are not driven"),
             Self::FeaturesRefused { offered, accepted } => {
-                write!(f, "the device refused the features {:#x} of {:#x}", accepted.0, offered.0)?;
-                let ordered = offered.has(feature::ORDER_PLATFORM);
-                f.write_str(if ordered { ", it may insist on ORDER_PLATFORM, which is not implemented" } else { "" })
+                let missing = offered.without(accepted.0);
+                if missing == Features::default() {
+                    return write!(f, "the device refused all the features that it offers: {accepted}");
+                }
+                write!(f, "the device may insist on {missing}, which this driver does not take: it refused {accepted}")
             }
             Self::Config(why) => why.fmt(f),
             Self::NoSuchQueue(QueueId(n)) => write!(f, "the device counts queue {n} and does not have it"),

@@ -13,7 +13,8 @@
 //! its [`RingAddresses`](crate::transport::RingAddresses).
 //!
 //! Invariants:
-//! - only features that are implemented and offered are accepted, and `FEATURES_OK` is read back;
+//! - only features that are implemented and offered are accepted, and `FEATURES_OK` is read back; a device that refuses
+//!   what was wished for is reset and asked once more, with all that it offers of what is implemented;
 //! - every wait is bounded by the platform's clock; an error after ACKNOWLEDGE sets FAILED;
 //! - memory that the device knows is given back against a [`Quiesced`] only, which exists only from the moment the
 //!   status read 0 until the device is told something again, and fits no other device.
@@ -100,6 +101,11 @@ pub struct Reached {
     pub limited_by: Limit,
     /// What the device promises about completed writes.
     pub cache: Cache,
+    /// Features that the wishes left out, and that were accepted because the device refused to go on without them.
+    pub insisted: Features,
+    /// DISCARD and WRITE ZEROES, if the device offers them with limits that allow no request: they count as not offered,
+    /// and [`Geometry::features`](crate::geometry::Geometry::features) does not have them.
+    pub unusable: Features,
 }
 
 /// What a completed write is worth without a FLUSH (5.2.6.4).

@@ -24,6 +24,16 @@ fn choose(offered: Features, wished: Features) -> Features {
     if accepted.has(feature::FLUSH) { accepted } else { accepted.without(feature::CONFIG_WCE) }
 }
 
+/// What driver and device have to say about features.
+struct Agreed {
+    offered: Features,
+    accepted: Features,
+    /// `FEATURES_OK` read back.
+    taken: bool,
+    /// Accepted because the device refused to go on without.
+    insisted: Features,
+}
+
 /// What was agreed on, besides the geometry.
 #[derive(Debug)]
 pub(super) struct Terms {
@@ -43,22 +53,34 @@ impl<T: Transport> Link<T> {
         if !wishes.queue_size.is_power_of_two() {
             return Err(BringUpError::WishedQueueSize(wishes.queue_size));
         }
-        self.reset(platform)?;
-        self.raise(status::ACKNOWLEDGE)?;
-        self.raise(status::DRIVER)?;
-        let (offered, accepted) = self.agree(wishes.features)?;
+        let agreed = self.agree(platform, wishes.features)?;
         if let Some(write_back) = wishes.write_back
-            && accepted.has(feature::CONFIG_WCE)
+            && agreed.accepted.has(feature::CONFIG_WCE)
         {
             self.transport.set_config_u8(spec::config::WRITEBACK, u8::from(write_back))?;
         }
-        let (geometry, device_queues) = config::read(&self.transport, accepted)?;
-        let cache = Cache::of(offered, &geometry);
-        Ok((geometry, self.discover(wishes, device_queues, grants, cache)?))
+        let facts = config::read(&self.transport, agreed.accepted)?;
+        let terms = self.discover(wishes, &agreed, &facts, grants)?;
+        Ok((facts.geometry, terms))
     }
 
-    /// Steps 4 to 6: what is offered, what is accepted, and whether the device can live with that.
-    fn agree(&mut self, wished: Features) -> Result<(Features, Features), BringUpError> {
+    /// Steps 1 to 6: a device that refuses some of what it offers is reset, and asked once more with all of it that is
+    /// implemented: some insist on features that drivers may leave out (2.2). Nothing else is ever accepted.
+    fn agree(&mut self, platform: &impl Platform, wished: Features) -> Result<Agreed, BringUpError> {
+        let mut agreed = self.propose(platform, wished)?;
+        let left_out = choose(agreed.offered, Features::IMPLEMENTED).without(agreed.accepted.0);
+        if !agreed.taken && left_out != Features::default() {
+            agreed = Agreed { insisted: left_out, ..self.propose(platform, Features::IMPLEMENTED)? };
+        }
+        let Agreed { offered, accepted, taken, .. } = agreed;
+        if taken { Ok(agreed) } else { Err(BringUpError::FeaturesRefused { offered, accepted }) }
+    }
+
+    /// A reset, and whether the device takes what it offers of `wished`.
+    fn propose(&mut self, platform: &impl Platform, wished: Features) -> Result<Agreed, BringUpError> {
+        self.reset(platform)?;
+        self.raise(status::ACKNOWLEDGE)?;
+        self.raise(status::DRIVER)?;
         let offered = self.transport.device_features()?;
         if !offered.has(feature::VERSION_1) {
             return Err(BringUpError::Legacy);
@@ -66,22 +88,20 @@ impl<T: Transport> Link<T> {
         let accepted = choose(offered, wished);
         self.transport.set_driver_features(accepted)?;
         self.raise(status::FEATURES_OK)?;
-        if self.transport.status()? & status::FEATURES_OK == 0 {
-            return Err(BringUpError::FeaturesRefused { offered, accepted });
-        }
-        Ok((offered, accepted))
+        let taken = self.transport.status()? & status::FEATURES_OK != 0;
+        Ok(Agreed { offered, accepted, taken, insisted: Features::default() })
     }
 
     /// Which queues there are, how large, and what interrupts for them.
     fn discover(
         &mut self,
         wishes: &Wishes,
-        device_queues: u16,
+        agreed: &Agreed,
+        facts: &config::Facts,
         grants: &[InterruptGrant],
-        cache: Cache,
     ) -> Result<Terms, BringUpError> {
         let queues_wished = wishes.queues.max(1);
-        let device_queues = device_queues.min(self.transport.num_queues()?);
+        let device_queues = facts.queues.min(self.transport.num_queues()?);
         if device_queues == 0 {
             return Err(BringUpError::NoSuchQueue(QueueId(0)));
         }
@@ -105,7 +125,9 @@ impl<T: Transport> Link<T> {
             queues: plan.queues(),
             queues_wished,
             limited_by,
-            cache,
+            cache: Cache::of(agreed.offered, &facts.geometry),
+            insisted: agreed.insisted,
+            unusable: facts.unusable,
         };
         Ok(Terms { plan, reached, sizes })
     }

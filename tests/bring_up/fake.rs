@@ -40,6 +40,9 @@ pub(crate) struct Registers {
     pub(crate) status: u8,
     pub(crate) offered: u64,
     pub(crate) refuses_features: bool,
+    /// Features without all of which it refuses the others.
+    pub(crate) insists_on: u64,
+    accepted: u64,
     /// Status reads that a reset takes; `None`: it never ends.
     pub(crate) reset_takes: Option<u32>,
     resetting: u32,
@@ -111,6 +114,8 @@ pub(crate) fn device() -> Fake {
         status: status::ACKNOWLEDGE | status::DRIVER | status::DRIVER_OK,
         offered: Features::IMPLEMENTED.0,
         refuses_features: false,
+        insists_on: 0,
+        accepted: 0,
         reset_takes: Some(0),
         resetting: 0,
         config: vec![0; config::LEN as usize],
@@ -130,6 +135,8 @@ pub(crate) fn device() -> Fake {
     registers.poke(config::NUM_QUEUES, &4_u16.to_le_bytes());
     registers.poke(config::MAX_DISCARD_SECTORS, &4096_u32.to_le_bytes());
     registers.poke(config::MAX_WRITE_ZEROES_SECTORS, &4096_u32.to_le_bytes());
+    registers.poke(config::MAX_DISCARD_SEG, &1_u32.to_le_bytes());
+    registers.poke(config::MAX_WRITE_ZEROES_SEG, &1_u32.to_le_bytes());
     Fake(Arc::new(Mutex::new(registers)))
 }
 
@@ -196,10 +203,11 @@ unsafe impl Transport for Fake {
         r.status = value;
         if value == 0 {
             r.resetting = r.reset_takes.unwrap_or(u32::MAX);
+            r.accepted = 0;
             r.mapped.clear();
             r.programmed.clear();
         }
-        if r.refuses_features {
+        if r.refuses_features || r.accepted & r.insists_on != r.insists_on {
             r.status &= !status::FEATURES_OK;
         }
         Ok(())
@@ -212,7 +220,10 @@ unsafe impl Transport for Fake {
     }
 
     fn set_driver_features(&mut self, accepted: Features) -> Result<(), TransportError> {
-        self.registers().access(Access::Accept(accepted.0))
+        let mut r = self.registers();
+        r.access(Access::Accept(accepted.0))?;
+        r.accepted = accepted.0;
+        Ok(())
     }
 
     fn num_queues(&self) -> Result<u16, TransportError> {

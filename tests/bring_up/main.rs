@@ -72,6 +72,85 @@ fn a_device_that_refuses_the_features_is_given_up_on() {
     assert_eq!((offered, accepted), (Features::IMPLEMENTED, Features::IMPLEMENTED));
     assert_eq!(fake.writes().last(), Some(&Status(AGREED | status::FAILED)));
     assert!(!fake.log().iter().any(|a| matches!(a, Config(..) | Access::MaxSize(_))));
+    let proposals = fake.writes().iter().filter(|a| matches!(a, Accept(_))).count();
+    assert_eq!(proposals, 1, "there is nothing more to accept");
+}
+
+#[test]
+fn a_device_that_refuses_less_than_it_offers_is_reset_and_asked_once_more_with_all_that_is_implemented() {
+    let foreign = 1 << 40 | 1 << 34 | feature::ORDER_PLATFORM;
+    for insists_on in [feature::EVENT_IDX, feature::INDIRECT_DESC, feature::MQ, feature::FLUSH | feature::CONFIG_WCE] {
+        let fake = little(|r| (r.offered, r.insists_on) = (r.offered | foreign, insists_on));
+        let mut place = None;
+        let left_out = feature::EVENT_IDX | feature::INDIRECT_DESC | feature::MQ | feature::FLUSH | feature::CONFIG_WCE;
+        let wishes = Wishes { features: Features::IMPLEMENTED.without(left_out), ..wishes() };
+        let running = bring_up(&fake, &wishes, &mut place).unwrap();
+        let few = Features::IMPLEMENTED.without(left_out).0;
+        let begun = [Status(0), Status(ACKNOWLEDGED), Status(DRIVING)];
+        let expected = [
+            &begun[..],
+            &[Accept(few), Status(AGREED)],
+            &begun[..],
+            &[Accept(Features::IMPLEMENTED.0), Status(AGREED)],
+        ];
+        assert_eq!(fake.writes()[..10], expected.concat());
+        assert_eq!(running.reached().insisted, Features(left_out));
+        assert_eq!(running.geometry().features, Features::IMPLEMENTED);
+    }
+}
+
+#[test]
+fn a_device_that_takes_what_was_wished_for_is_not_asked_for_more() {
+    let fake = little(|r| r.insists_on = feature::FLUSH);
+    let wishes = Wishes { features: Features(feature::FLUSH), ..wishes() };
+    let mut place = None;
+    let running = bring_up(&fake, &wishes, &mut place).unwrap();
+    assert_eq!(fake.writes().iter().filter(|a| matches!(a, Accept(_))).count(), 1);
+    assert_eq!(running.reached().insisted, Features::default());
+    assert!(!running.geometry().features.has(feature::EVENT_IDX));
+}
+
+#[test]
+fn what_is_not_implemented_is_never_accepted_however_a_device_insists_and_the_refusal_names_it() {
+    for (bit, name) in [(40, "RING_RESET"), (34, "RING_PACKED"), (36, "ORDER_PLATFORM"), (50, "bit 50")] {
+        let fake = little(|r| (r.offered, r.insists_on) = (r.offered | 1 << bit, 1 << bit));
+        let wishes = Wishes { features: Features(0), ..wishes() };
+        let why = bring_up(&fake, &wishes, &mut None).unwrap_err();
+        let accepts: Vec<u64> =
+            fake.writes().iter().filter_map(|a| if let Accept(f) = a { Some(*f) } else { None }).collect();
+        assert_eq!((accepts.len(), accepts[1]), (2, Features::IMPLEMENTED.0), "once more, and no third time");
+        assert!(accepts.iter().all(|accepted| accepted & 1 << bit == 0));
+        assert_eq!(fake.writes().last(), Some(&Status(AGREED | status::FAILED)));
+        let line = why.to_string();
+        assert!(line.contains(&format!("insist on {name},")) && line.contains("EVENT_IDX"), "{line}");
+        assert!(!line.contains('\n') && line.len() < 256, "{line}");
+    }
+    let all = little(|r| r.refuses_features = true);
+    let line = refusal(&all).to_string();
+    assert!(line.contains("all the features that it offers: SIZE_MAX, SEG_MAX, RO"), "{line}");
+}
+
+#[test]
+fn a_second_reset_that_is_not_answered_ends_in_time_too() {
+    let fake = little(|r| {
+        r.insists_on = feature::EVENT_IDX;
+        r.hook = Some(Box::new(|r, access| {
+            if access == Status(AGREED) {
+                r.reset_takes = None;
+            }
+        }));
+    });
+    let wishes = Wishes { features: Features(0), ..wishes() };
+    assert_eq!(bring_up(&fake, &wishes, &mut None).unwrap_err(), BringUpError::ResetTimeout);
+}
+
+#[test]
+fn a_cache_switch_without_a_flush_stays_out_when_a_device_insists() {
+    let fake = little(|r| {
+        r.offered &= !feature::FLUSH;
+        r.insists_on = feature::CONFIG_WCE;
+    });
+    assert!(refusal(&fake).to_string().contains("insist on CONFIG_WCE, which this driver does not take"));
 }
 
 #[test]
@@ -178,8 +257,10 @@ proptest! {
                 config::OPT_IO_SIZE => (feature::TOPOLOGY, 4),
                 config::WRITEBACK => (feature::CONFIG_WCE, 1),
                 config::NUM_QUEUES => (feature::MQ, 2),
-                config::MAX_DISCARD_SECTORS | config::DISCARD_SECTOR_ALIGNMENT => (feature::DISCARD, 4),
-                config::MAX_WRITE_ZEROES_SECTORS => (feature::WRITE_ZEROES, 4),
+                config::MAX_DISCARD_SECTORS | config::MAX_DISCARD_SEG | config::DISCARD_SECTOR_ALIGNMENT => {
+                    (feature::DISCARD, 4)
+                }
+                config::MAX_WRITE_ZEROES_SECTORS | config::MAX_WRITE_ZEROES_SEG => (feature::WRITE_ZEROES, 4),
                 config::WRITE_ZEROES_MAY_UNMAP => (feature::WRITE_ZEROES, 1),
                 other => return Err(TestCaseError::fail(format!("field at {other}"))),
             };
@@ -312,14 +393,52 @@ fn facts_of_an_earlier_device_are_replaced_and_kept_if_negotiation_fails() {
 }
 
 #[test]
-fn an_operation_that_allows_no_sector_is_not_there() {
-    let fake = little(|r| {
-        r.poke(config::MAX_DISCARD_SECTORS, &[0; 4]);
-        r.poke(config::MAX_WRITE_ZEROES_SECTORS, &[0; 4]);
-    });
-    let mut place = None;
-    let device = negotiate(&fake, &wishes(), &mut place).unwrap();
-    assert_eq!((device.geometry().discard, device.geometry().write_zeroes), (None, None));
+fn an_operation_whose_limits_allow_no_request_counts_as_not_offered_and_is_reported() {
+    // Block size, sectors, segments, and whether a request is possible.
+    let cases = [
+        (512, 0, 1, false),
+        (512, 8, 0, false),
+        (512, 0, 0, false),
+        (512, u32::MAX, 0, false),
+        (4096, 7, 1, false),
+        (65536, 127, 9, false),
+        (512, 1, 1, true),
+        (4096, 8, u32::MAX, true),
+        (65536, 128, 1, true),
+    ];
+    let discard = [config::MAX_DISCARD_SECTORS, config::MAX_DISCARD_SEG];
+    let zeroes = [config::MAX_WRITE_ZEROES_SECTORS, config::MAX_WRITE_ZEROES_SEG];
+    for ((block, sectors, segments, usable), both) in cases.into_iter().flat_map(|case| [(case, true), (case, false)]) {
+        let fake = little(|r| {
+            r.poke(config::BLK_SIZE, &u32::to_le_bytes(block));
+            let good = [1 << 20, 1];
+            for (fields, values) in
+                [(discard, [sectors, segments]), (zeroes, if both { [sectors, segments] } else { good })]
+            {
+                r.poke(fields[0], &values[0].to_le_bytes());
+                r.poke(fields[1], &values[1].to_le_bytes());
+            }
+        });
+        let mut place = None;
+        let device = negotiate(&fake, &wishes(), &mut place).unwrap();
+        let facts = device.geometry();
+        let out = |bit: u64, out: bool| if out { bit } else { 0 };
+        let unusable = out(feature::DISCARD, !usable) | out(feature::WRITE_ZEROES, both && !usable);
+        assert_eq!(device.reached().unusable, Features(unusable), "{block} {sectors} {segments}");
+        assert_eq!(facts.features, Features::IMPLEMENTED.without(unusable));
+        assert_eq!((facts.discard.is_some(), facts.write_zeroes.is_some()), (usable, usable || !both));
+    }
+}
+
+#[test]
+fn no_discard_alignment_keeps_an_operation_from_being_used() {
+    for alignment in [0, 1, 3, 7, 4097, u32::MAX] {
+        let fake = little(|r| r.poke(config::DISCARD_SECTOR_ALIGNMENT, &u32::to_le_bytes(alignment)));
+        let mut place = None;
+        let device = negotiate(&fake, &wishes(), &mut place).unwrap();
+        assert_eq!(device.geometry().discard.map(|limits| limits.alignment), Some(alignment.max(1)));
+        assert_eq!(device.reached().unusable, Features::default());
+    }
 }
 
 #[test]

@@ -164,6 +164,7 @@ fn drv(accel: Option<Accel>, cell: &Cell, typical: &Outcome) -> Value {
     drv["partitions"] = json!(blockd.map(|params| params.partitions));
     drv["doorbells_per_io"] = json!(blockd.map(|_| figures.doorbells_per_io));
     drv["boot"] = json!(boot);
+    drv["notes"] = json!(typical.notes);
     drv["atomics_per_io"] = json!(report.atomics.map(|count| count as f64 / ios(report).max(1) as f64));
     drv["interrupts_home"] = json!(report.interrupts_home);
     drv["pins"] = json!(typical.pins);

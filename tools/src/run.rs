@@ -18,7 +18,9 @@ use crate::running::Running;
 use crate::verify;
 use crate::vm::Hypervisor;
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
 use std::process::ExitStatus;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use workload::params::Driver;
 use workload::report::{Boot, Line, Report};
@@ -83,6 +85,14 @@ pub(crate) struct Told {
     pub(crate) guest_instructions: Option<f64>,
 }
 
+/// Says what a run noted, on standard error; not again when the same job runs again.
+fn tell_once(note: &str) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(note.to_owned()) {
+        eprintln!("note: {note}");
+    }
+}
+
 /// Sees each result line as it comes, with what runs at hand.
 pub(crate) type Watch<'a> = &'a mut dyn FnMut(&mut Running, &Line) -> Result<()>;
 
@@ -94,6 +104,7 @@ impl Bed {
             let before = distance(job);
             let mut outcome = self.watched(job, &mut |_, _| Ok(()))?;
             outcome.retries += retries;
+            outcome.notes.iter().for_each(|note| tell_once(&format!("{}: {note}", job.params.name)));
             let (Some(before), Some(after)) = (before, distance(job)) else {
                 return Ok(outcome);
             };
@@ -149,7 +160,7 @@ impl Bed {
         let frame = Frame::of(job)?;
         let start = Instant::now();
         let before = Usage::now();
-        let told = if job.params.driver == Driver::Linux {
+        let mut told = if job.params.driver == Driver::Linux {
             linux::run(self, job, watch)?
         } else if job.params.icount && job.backend.is_native() {
             self.counted(job)?
@@ -157,6 +168,10 @@ impl Bed {
             self.reported(Running::start(self, job)?, job, watch)?
         };
         heard::account(job, &told.report)?;
+        if told.report.length_anomalies > 0 {
+            let note = "the device reports more bytes than it may write (see drv.length_anomalies); its status decided";
+            told.notes.push(note.to_owned());
+        }
         let (now, elapsed) = (Usage::now(), start.elapsed().as_secs_f64());
         frame.map_or(Ok(()), |frame| frame.holds())?;
         Ok(Outcome {

@@ -75,6 +75,7 @@ impl<G: Ground, M: Memory> Rig<G, M> {
     pub fn up(ground: &mut G, params: &Params, crew: Crew) -> Result<Self, String> {
         let rig = Self::new(ground, params, crew)?;
         ground.say(&Line::Boot(rig.boot()));
+        rig.note_features(ground);
         ground.bound(crate::bound(params));
         Ok(rig)
     }
@@ -128,6 +129,21 @@ impl<G: Ground, M: Memory> Rig<G, M> {
             features: disk.features.0,
             read_only: disk.read_only,
             writeback: disk.writeback,
+        }
+    }
+
+    /// Says which features are other than what was asked for or offered.
+    fn note_features(&self, ground: &G) {
+        let reached = self.device.reached();
+        let none = Features::default();
+        if reached.insisted != none {
+            let insisted = reached.insisted;
+            ground.say(&Line::Note(Note::new(format_args!("the device insists on {insisted}, which was left out"))));
+        }
+        if reached.unusable != none {
+            let unusable = reached.unusable;
+            let why = "its limits allow no request, so it counts as not offered";
+            ground.say(&Line::Note(Note::new(format_args!("the device offers {unusable}, and {why}"))));
         }
     }
 
