@@ -12,6 +12,9 @@
 //! | `fairness` | who gets how much, over every window |
 //! | `doorbells` | who is rung, and when nobody is |
 //! | `restart` | a new life over the same rings, and a reset within one |
+//! | `panics` | doorbells and clocks that panic, and a caller that goes on |
+//! | `options` | options out of bounds |
+//! | `other_device`, `resize` | what is another device's; a medium that shrinks and grows |
 //! | `fuzz`, `hostile`, `oracle` | a hostile client beside an honest one; what may reach the device |
 #[path = "../fake/mod.rs"]
 mod fake;
@@ -34,8 +37,12 @@ mod fuzz;
 mod hostile;
 mod memories;
 mod operations;
+mod options;
 mod oracle;
 mod order;
+mod other_device;
+mod panics;
 mod ranges;
 mod refusals;
+mod resize;
 mod restart;

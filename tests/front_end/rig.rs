@@ -5,7 +5,7 @@
 use crate::fake::{Config, FakeDevice, HostMemory};
 use crate::transport::{Bell, Clock, Wire};
 use drv_virtio_block::arena::Arena;
-use drv_virtio_block::device::{Offline, Running, Stopped, Wishes};
+use drv_virtio_block::device::{Offline, Quiesced, Running, Stopped, Wishes};
 use drv_virtio_block::dma::{DeviceAddress, DmaRegion};
 use drv_virtio_block::geometry::Geometry;
 use drv_virtio_block::interrupt::InterruptGrant;
@@ -34,15 +34,27 @@ pub(crate) type Front<'w> = FrontEnd<'w, Bell, Rung>;
 
 /// Which clients were rung since the last look.
 #[derive(Clone, Default)]
-pub(crate) struct Rung(Rc<RefCell<Vec<u16>>>);
+pub(crate) struct Rung(Rc<RefCell<Vec<u16>>>, Rc<Cell<bool>>);
 
 impl Notify for Rung {
     fn ring(&self, session: u16) {
         self.0.borrow_mut().push(session);
+        if self.1.replace(false) {
+            // A panic that nobody is told of.
+            std::panic::resume_unwind(Box::new(Panicked));
+        }
     }
 }
 
+/// What a doorbell or a clock of a test unwinds with.
+pub(crate) struct Panicked;
+
 impl Rung {
+    /// The next client that is rung panics.
+    pub(crate) fn panic_next(&self) {
+        self.1.set(true);
+    }
+
     pub(crate) fn take(&self) -> Vec<u16> {
         self.0.take()
     }
@@ -267,9 +279,15 @@ impl<'w> Rig<'w> {
     /// Resets the device, and answers what it had.
     #[track_caller]
     pub(crate) fn stop(&mut self) -> Prepared<'w, Lent<'w>> {
-        let stopped = self.running.take().expect("it runs").reset(&Clock::default()).expect("a reset");
         let now = self.now.get();
-        let queue = self.front.reclaim(&stopped.proof(), &|| Nanos(now)).expect("its queue");
+        self.stop_with(|front, proof| front.reclaim(proof, &|| Nanos(now)).expect("its queue"))
+    }
+
+    /// As [`Rig::stop`], the queue taken back by `reclaim`.
+    #[track_caller]
+    pub(crate) fn stop_with<R>(&mut self, reclaim: impl FnOnce(&mut Front<'w>, &Quiesced<'_>) -> R) -> R {
+        let stopped = self.running.take().expect("it runs").reset(&Clock::default()).expect("a reset");
+        let queue = reclaim(&mut self.front, &stopped.proof());
         self.stopped = Some(stopped);
         queue
     }
@@ -282,6 +300,24 @@ impl<'w> Rig<'w> {
         let running = self.running.insert(running);
         let doorbell = running.doorbell(QueueId(0)).expect("a doorbell");
         self.front.resume(queue, doorbell).expect("a queue of this device");
+    }
+
+    /// Another doorbell of the queue.
+    #[track_caller]
+    pub(crate) fn doorbell(&mut self) -> Bell {
+        self.running.as_mut().expect("it runs").doorbell(QueueId(0)).expect("a doorbell")
+    }
+
+    /// That the device was reset, by [`Rig::stop`].
+    #[track_caller]
+    pub(crate) fn proof(&self) -> Quiesced<'_> {
+        self.stopped.as_ref().expect("it was stopped").proof()
+    }
+
+    /// Looks at the capacity, as the configuration's interrupt asks for.
+    #[track_caller]
+    pub(crate) fn look_at_configuration(&mut self) {
+        self.running.as_mut().expect("it runs").service_configuration().expect("a configuration that can be");
     }
 
     fn bring_up(&self, stopped: Stopped<'w, Wire>, queue: &Prepared<'w, Lent<'w>>) -> Running<'w, Wire> {

@@ -9,6 +9,7 @@
 //! | `trouble` | devices that lie, ask for a reset, fall silent, do not answer a reset |
 //! | `queues` | several queues and their clients |
 //! | `waiting` | sleep, interrupts, deadlines, configuration |
+//! | `panics` | what is called out to panics, and the caller goes on |
 //! | `lives` | killed at every step, and begun again over the same memory |
 #[path = "../fake/mod.rs"]
 mod fake;
@@ -19,6 +20,7 @@ mod calls;
 mod control;
 mod envelope;
 mod lives;
+mod panics;
 mod queues;
 mod refusals;
 mod trouble;
