@@ -101,7 +101,7 @@ pub(super) struct Ground {
 }
 
 const DMA_BYTES: usize = 4096;
-const PRIVATE_BYTES: usize = 4096;
+const PRIVATE_BYTES: usize = 16384;
 
 fn dma_layout() -> Layout {
     Layout::from_size_align(DMA_BYTES, 128).unwrap()
@@ -128,6 +128,11 @@ impl Ground {
         }
     }
 
+    fn geometry(&self) -> &'static Geometry {
+        // SAFETY: alive until `clear`, which comes after the last use.
+        unsafe { self.geometry.as_ref() }
+    }
+
     pub(super) fn signals(&self) -> &'static Signals {
         // SAFETY: alive until `clear`, which comes after the last use.
         unsafe { self.signals.as_ref() }
@@ -141,15 +146,9 @@ impl Ground {
 
     /// A queue of two slots, and its device.
     pub(super) fn queue(&self) -> (Prepared<'static, Page>, Device) {
-        let at = DeviceAddress(self.dma.as_ptr().addr() as u64);
-        // SAFETY: the block is this execution's; its bytes are never dereferenced under loom.
-        let mut dma = unsafe { DmaRegion::new(self.dma, at, DMA_BYTES) };
-        // SAFETY: alive until `clear`, and lent once.
-        let (private, geometry) = unsafe { (&mut *self.private.as_ptr(), self.geometry.as_ref()) };
-        let options = QueueOptions { size: SIZE, parents: 1, ..QueueOptions::default() };
-        let prepared = Prepared::new(&options, geometry, &mut dma, &mut Arena::new(private)).unwrap();
+        let prepared = self.lay_out(&mut self.arena());
         assert_eq!(prepared.slots(), 2);
-        let event_idx = geometry.features.has(feature::EVENT_IDX);
+        let event_idx = self.geometry().features.has(feature::EVENT_IDX);
         let layout = RingLayout::new(SIZE).unwrap();
         let ring = SplitRing::new(&self.block(prepared.addresses().descriptors()), layout, event_idx).unwrap();
         // The static descriptor of slot 0 points to the first slot's line.
@@ -157,6 +156,21 @@ impl Ground {
         let lines = Records::new(&self.block(lines_at), 2).unwrap();
         let (signals, pages) = (self.signals(), self.pages.clone());
         (prepared, Device { ring, lines, lines_at, pages, signals, seen: 0, used: 0 })
+    }
+
+    /// The private memory, which is lent once.
+    pub(super) fn arena(&self) -> Arena<'static> {
+        // SAFETY: alive until `clear`, and lent once.
+        Arena::new(unsafe { &mut *self.private.as_ptr() })
+    }
+
+    /// A queue of two slots, its tables in `arena`.
+    pub(super) fn lay_out<B: Buffer>(&self, arena: &mut Arena<'static>) -> Prepared<'static, B> {
+        let at = DeviceAddress(self.dma.as_ptr().addr() as u64);
+        // SAFETY: the block is this execution's; its bytes are never dereferenced under loom.
+        let mut dma = unsafe { DmaRegion::new(self.dma, at, DMA_BYTES) };
+        let options = QueueOptions { size: SIZE, parents: 1, ..QueueOptions::default() };
+        Prepared::new(&options, self.geometry(), &mut dma, arena).unwrap()
     }
 
     /// The memory from a device address on.

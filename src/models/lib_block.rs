@@ -13,19 +13,19 @@ use loom::thread;
 const SERVING: Announcement = Announcement { epoch: 1, stage: Stage::Serving };
 
 /// A doorbell that stays up until it is taken.
-struct Bell(AtomicBool);
+pub(super) struct Bell(AtomicBool);
 
 impl Bell {
     fn new() -> Self {
         Self(AtomicBool::new(false))
     }
 
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         // A read-modify-write, so that it comes before or after each taking; it orders nothing else.
         self.0.swap(true, Ordering::Relaxed);
     }
 
-    fn take(&self) -> bool {
+    pub(super) fn take(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
 }
@@ -33,7 +33,7 @@ impl Bell {
 type Ends = (ClientEnd<'static>, ServerEnd<'static>);
 
 /// Rings of `N` entries each, and what the model watches beside them.
-struct Shared<const N: usize> {
+pub(super) struct Shared<const N: usize> {
     header: [AtomicU64; 32],
     submissions: [Entry; N],
     completions: [[AtomicU64; 2]; N],
@@ -42,12 +42,12 @@ struct Shared<const N: usize> {
     completion_places: [Guarded<()>; N],
     /// The client's memory, which a request gives to the server.
     data: Guarded<u32>,
-    to_server: Bell,
-    to_client: Bell,
+    pub(super) to_server: Bell,
+    pub(super) to_client: Bell,
 }
 
 impl<const N: usize> Shared<N> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             header: from_fn(|_| AtomicU64::new(0)),
             submissions: from_fn(|_| Entry(from_fn(|_| AtomicU64::new(0)))),
@@ -60,7 +60,7 @@ impl<const N: usize> Shared<N> {
         }
     }
 
-    fn rings(&'static self) -> Rings<'static> {
+    pub(super) fn rings(&'static self) -> Rings<'static> {
         Rings::of(&self.header, &self.submissions, &self.completions)
     }
 

@@ -9,6 +9,7 @@
 //! What loom does not model: a total order of SeqCst accesses (there are none) and orders that full fences leave to
 //! each other (its fences synchronise, which is more than the language promises).
 mod disk;
+mod front_end;
 mod gate;
 mod lib_block;
 mod owned;
