@@ -14,9 +14,11 @@
 //! ```
 use core::fmt;
 use core::mem::{MaybeUninit, needs_drop};
+use crossbeam_utils::CachePadded;
 
-/// Tables start at multiples of this, so that no two share a line or a pair of lines that is fetched together.
-pub const LINE: usize = 128;
+/// Tables start at multiples of this, so that no two share a cache line or a pair of lines that is fetched together: what
+/// crossbeam-utils knows of the architecture (128 bytes on x86_64 and aarch64, 256 on s390x), and 64 at least.
+pub const LINE: usize = if align_of::<CachePadded<u8>>() > 64 { align_of::<CachePadded<u8>>() } else { 64 };
 
 /// Memory to be cut into tables.
 pub struct Arena<'m> {

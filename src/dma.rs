@@ -86,8 +86,8 @@ impl Segment {
 /// # Safety
 /// From the moment the value is moved into a request until it is moved out of the completion (or dropped by whoever
 /// took it out), the memory behind [`Buffer::segments`] stays mapped for the device at these addresses and nobody else
-/// accesses it in a way that conflicts with the device. `segments` returns the same list every time, and neither it
-/// nor moving the value touches that memory. A value that is leaked keeps its memory from ever being reused.
+/// accesses it in a way that conflicts with the device. `segments` returns the same list every time and does not panic,
+/// and neither it nor moving the value touches that memory. A value that is leaked keeps its memory from ever being reused.
 pub unsafe trait Buffer {
     /// The pieces in order. None of them is empty.
     fn segments(&self) -> &[Segment];

@@ -182,12 +182,12 @@ impl<const STRIDE: usize> Clone for Records<'_, STRIDE> {
 
 /// What stands for DMA memory in loom's models.
 #[cfg(all(test, loom))]
-mod modelled {
+pub(crate) mod modelled {
     use loom::sync::atomic::AtomicU64;
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-    pub(super) type Words = Arc<Vec<AtomicU64>>;
+    pub(crate) type Words = Arc<Vec<AtomicU64>>;
 
     type Tables = BTreeMap<(usize, usize), Weak<Vec<AtomicU64>>>;
 
@@ -195,7 +195,7 @@ mod modelled {
     /// one before.
     static TABLES: Mutex<Tables> = Mutex::new(Tables::new());
 
-    pub(super) fn table(address: usize, stride: usize, words: usize) -> Words {
+    pub(crate) fn table(address: usize, stride: usize, words: usize) -> Words {
         let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = tables.entry((address, stride)).or_default();
         entry.upgrade().filter(|table| table.len() == words).unwrap_or_else(|| {

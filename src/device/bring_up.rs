@@ -154,8 +154,7 @@ impl<'g, T: Transport> Negotiated<'g, T> {
             return Err(BringUpError::SurplusQueue(queue));
         }
         // One queue's ring is one block: its descriptors name it.
-        let free = !self.programmed.contains(&Some(rings.descriptors()));
-        if !free || !rings.belong(self.geometry.driving()) {
+        if self.programmed.contains(&Some(rings.descriptors())) {
             return Err(BringUpError::Rings(queue));
         }
         let aligned = rings.descriptors().0.is_multiple_of(16)
@@ -164,7 +163,8 @@ impl<'g, T: Transport> Negotiated<'g, T> {
         if !aligned || !rings.size().is_power_of_two() || rings.size() > *agreed {
             return Err(BringUpError::Rings(queue));
         }
-        self.link.transport.program_queue(queue, rings)?;
+        let told = rings.program_into(&mut self.link.transport, queue, self.geometry.driving());
+        told.ok_or(BringUpError::Rings(queue))??;
         self.programmed[usize::from(queue.0)] = Some(rings.descriptors());
         Ok(())
     }

@@ -40,11 +40,17 @@ pub(super) struct Signals {
     pub(super) doorbell: Signal,
     pub(super) interrupt: Signal,
     pub(super) woken: [Signal; 2],
+    /// The next doorbell rings, and panics then. Not loom's: it orders nothing.
+    pub(super) fragile: std::sync::atomic::AtomicBool,
 }
 
 impl Doorbell for &'static Signals {
     fn ring(&self) {
         self.doorbell.raise();
+        if self.fragile.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            // Without the message and the backtrace of a panic.
+            std::panic::resume_unwind(Box::new("the doorbell fails as it was told"));
+        }
     }
 }
 
@@ -123,7 +129,12 @@ impl Ground {
             dma: NonNull::new(unsafe { alloc_zeroed(dma_layout()) }).unwrap(),
             private: leak(std::vec![MaybeUninit::uninit(); PRIVATE_BYTES].into_boxed_slice()),
             geometry: leak(Box::new(geometry)),
-            signals: leak(Box::new(Signals { doorbell: signal(), interrupt: signal(), woken: [signal(), signal()] })),
+            signals: leak(Box::new(Signals {
+                doorbell: signal(),
+                interrupt: signal(),
+                woken: [signal(), signal()],
+                fragile: false.into(),
+            })),
             pages: (0..2).map(|_| Arc::new(Guarded::new(0))).collect(),
         }
     }

@@ -13,6 +13,7 @@ mod front_end;
 mod gate;
 mod lib_block;
 mod owned;
+mod pci;
 mod shared;
 mod slots;
 

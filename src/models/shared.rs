@@ -6,6 +6,7 @@ use crate::queue::{SharedQueue, Submitter};
 use crate::request::{Error, Gone, Lba, Request};
 use crate::spec::request_status;
 use loom::thread;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 type Queue = SharedQueue<'static, Page, &'static Signals, &'static Signals>;
 type Own = Submitter<'static, 'static, Page, &'static Signals, &'static Signals>;
@@ -71,6 +72,29 @@ fn each_staged_slot_is_offered_once_and_a_device_that_sleeps_is_told() {
         device.join().unwrap().finish();
         assert_eq!((reap(&mut a, 1), scene.queue.get().statistics().submitted), (1, 2));
         assert_eq!(reap(&mut b, 1), 1);
+        // SAFETY: joined above; the device is not used any more.
+        unsafe { scene.close([a, b]) };
+    });
+}
+
+/// Fails without: the guard around the doorbell in `SharedQueue::publish_as_holder`.
+#[test]
+fn a_doorbell_that_panics_leaves_nothing_staged_that_another_relied_on() {
+    explore(3, || {
+        let (scene, [a, b], mut device) = Scene::new(|_| ());
+        // The first publication rings, and that panics in whichever thread it is.
+        scene.ground.signals().fragile.store(true, std::sync::atomic::Ordering::SeqCst);
+        let [to_a, to_b] = [scene.read(0), scene.read(1)];
+        let submit = |mut own: Own, request| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| own.submit(request).map(drop).unwrap()));
+            (own, outcome.is_err())
+        };
+        let other = thread::spawn(move || submit(b, to_b));
+        let (mut a, one_failed) = submit(a, to_a);
+        let (mut b, other_failed) = other.join().unwrap();
+        assert!(one_failed != other_failed, "the panic reaches one caller");
+        assert_eq!(device.serve(), 2);
+        assert_eq!((reap(&mut a, 1), reap(&mut b, 1)), (1, 1));
         // SAFETY: joined above; the device is not used any more.
         unsafe { scene.close([a, b]) };
     });

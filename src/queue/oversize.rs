@@ -9,13 +9,14 @@
 //! used ring afterwards; the hand-over is the publish and the device's answer.
 //! Specification: 5.2.4 `size_max`, `seg_max`, `max_discard_sectors`, `max_write_zeroes_sectors`.
 use super::core::Core;
+use crate::barrier;
 use crate::dma::{Buffer, Segment};
 use crate::geometry::RangeLimits;
 use crate::request::{Operation, Request};
 use crate::ring::chain::{Head, INLINE};
 use crate::slot::{Answer, Bitmap, State};
 use crate::spec::SECTOR_SHIFT;
-use crate::sync::{Guarded, Ordering, light_fence};
+use crate::sync::Guarded;
 use arrayvec::ArrayVec;
 use core::mem::ManuallyDrop;
 
@@ -230,8 +231,7 @@ impl<B: Buffer> Core<'_, B> {
     /// The slot was just settled by this thread, which drains the used ring.
     #[cold]
     pub(crate) unsafe fn follow(&self, slot: u16, state: State, answer: Answer, phase: u32) -> Next<B> {
-        // Partner: `Record::set_in_flight`, whose store `state` was read from, whatever the device knew of the chain.
-        light_fence(Ordering::Acquire);
+        barrier::state_before_content();
         self.restore(slot, state);
         if state.has(State::CHILD) {
             // SAFETY: the slot is this thread's, and a child holds no buffer.

@@ -20,10 +20,11 @@ use crate::ring::split::{Consumer, Producer, UsedEntry};
 use crate::slot::{Answer, FreeList, State, slots_of};
 use crate::transport::Doorbell;
 use core::mem::ManuallyDrop;
+use crossbeam_utils::CachePadded;
 
 /// A queue, its doorbell, and what its owner knows of both rings. Aligned, so that queues side by side share no line.
-#[repr(align(128))]
 pub struct OwnedQueue<'m, B, D> {
+    _line: CachePadded<()>,
     prepared: Prepared<'m, B>,
     producer: Producer,
     consumer: Consumer,
@@ -46,6 +47,7 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
             broken: None,
             doorbell,
             counted: Statistics::default(),
+            _line: CachePadded::new(()),
             prepared,
         };
         queue.core().ring.never_interrupt(queue.consumer);
@@ -195,6 +197,9 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
     }
 
     /// Hands up to `max` completions to `sink`, oldest answer first, and returns how many.
+    ///
+    /// A `sink` that panics has got the completion that it was called with. The queue counts that one as handed out and
+    /// can be used on: the next call begins with the answer behind it.
     #[inline]
     pub fn reap(&mut self, max: usize, mut sink: impl FnMut(Completion<B>)) -> usize {
         if self.unusual {
@@ -206,23 +211,21 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
             return self.break_with(Violation::IndexJump);
         }
         let count = usize::from(ready).min(max);
-        // A copy, so that it stays in a register while records are written.
-        let mut free = self.free;
-        for handed in 0..count {
-            let entry = core.ring.ahead(self.consumer, handed);
+        let mut drain = Taken { list: self.free, count: 0, consumer: &mut self.consumer, free: &mut self.free };
+        while drain.count < count {
+            let entry = core.ring.ahead(*drain.consumer, drain.count);
+            drain.count += 1;
             let Some((record, released)) = core.settle_plain(entry, State::released_if_plain_alone) else {
-                self.consumer.advance(handed + 1);
-                self.free = free;
+                let handed = drain.count - 1;
+                drop(drain);
                 return self.reap_rest(max, handed, entry, &mut sink);
             };
             // SAFETY: the device gave the slot's chain back, as `settle_plain` checked; its state says that both exist.
             let (token, buffer) = unsafe { record.take_whole() };
             record.set_state(released);
-            free.push(entry.id, record);
+            drain.list.push(entry.id, record);
             sink(Completion { token, result: Ok(()), buffer: Some(buffer) });
         }
-        self.consumer.advance(count);
-        self.free = free;
         count
     }
 
@@ -326,12 +329,14 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
                 }
                 core.parked.take_of(w, 1 << (slot % 64));
                 // SAFETY: a parked slot is its submitter's, and this is the only one.
-                if let Some(completion) = unsafe { core.collect(slot) } {
-                    sink(completion);
-                    handed += 1;
-                }
+                let completion = unsafe { core.collect(slot) };
+                // Before the sink is called, which may panic.
                 if self.broken.is_none() {
                     self.free.push(slot.into(), core.record(slot));
+                }
+                if let Some(completion) = completion {
+                    handed += 1;
+                    sink(completion);
                 }
             }
         }
@@ -399,8 +404,28 @@ impl<'m, B: Buffer, D: Doorbell> OwnedQueue<'m, B, D> {
 
     /// After a reset: hands back every request that had not completed, with [`crate::request::Gone::Reset`], and the
     /// queue as new. `None`: the proof is of another device's reset; the memory stays with the device for good.
+    ///
+    /// If `sink` panics, the buffers of the requests that it has not seen are dropped, since the device has let go of
+    /// them; the queue itself is lost with its memory.
     pub fn reclaim(self, proof: &Quiesced, sink: impl FnMut(Completion<B>)) -> Option<Prepared<'m, B>> {
         self.prepared.reclaim(proof, sink)
+    }
+}
+
+/// The used entries that one call of [`OwnedQueue::reap`] took, and the free slots, those of the entries included: copies,
+/// so that they stay in registers while records are written. The drop stores both, also when the sink panics.
+struct Taken<'q> {
+    list: FreeList,
+    count: usize,
+    consumer: &'q mut Consumer,
+    free: &'q mut FreeList,
+}
+
+impl Drop for Taken<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.consumer.advance(self.count);
+        *self.free = self.list;
     }
 }
 

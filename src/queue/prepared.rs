@@ -266,11 +266,11 @@ impl<'m, B: Buffer> Prepared<'m, B> {
         if !proof.covers(self.core.geometry) {
             return None;
         }
-        for slot in 0..self.core.records.len() as u16 {
-            if let Some(completion) = self.reclaim_slot(slot) {
-                sink(completion);
-            }
+        let mut rest = Unreclaimed { prepared: &self, next: 0 };
+        while let Some(completion) = rest.take() {
+            sink(completion);
         }
+        drop(rest);
         self.core.ring.clear();
         self.write_static();
         Some(self)
@@ -293,6 +293,36 @@ impl<'m, B: Buffer> Prepared<'m, B> {
             return Some(reset_completion(request.token, request.buffer));
         }
         Some(reset_completion(token, buffer))
+    }
+}
+
+/// The slots of a stopped queue that were not yet looked at. The drop takes the buffers of all of them out and drops
+/// them: that happens when the sink of [`Prepared::reclaim`] panics.
+struct Unreclaimed<'p, 'm, B: Buffer> {
+    prepared: &'p Prepared<'m, B>,
+    next: u16,
+}
+
+impl<B: Buffer> Unreclaimed<'_, '_, B> {
+    /// The completion of the next slot that has one.
+    fn take(&mut self) -> Option<Completion<B>> {
+        while self.next < self.prepared.slots() {
+            let slot = self.next;
+            // Counted before anything is taken out, so that no slot is looked at twice.
+            self.next += 1;
+            if let Some(completion) = self.prepared.reclaim_slot(slot) {
+                return Some(completion);
+            }
+        }
+        None
+    }
+}
+
+impl<B: Buffer> Drop for Unreclaimed<'_, '_, B> {
+    fn drop(&mut self) {
+        while let Some(completion) = self.take() {
+            drop(completion);
+        }
     }
 }
 

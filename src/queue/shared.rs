@@ -36,6 +36,9 @@ use crossbeam_utils::CachePadded;
 pub trait Wake: Send + Sync {
     /// Wakes submitter number `submitter`. Called outside of every gate, at most once per drain and submitter. A wake
     /// that comes before the submitter waits is not lost: its next wait returns at once.
+    ///
+    /// If it panics, the others are woken before the panic reaches the caller of [`Submitter::reap`]. As in every drop,
+    /// a second panic meanwhile ends the program.
     fn wake(&self, submitter: u8);
 }
 
@@ -54,8 +57,8 @@ pub(super) struct Reaping {
     pub(super) completed: Tally,
 }
 
-/// The ring's two ends, on one line: a submitter goes through both for each batch, so that one line travels to it
-/// instead of two.
+/// The ring's two ends, on one line where lines have 64 bytes or more: a submitter goes through both for each batch, so
+/// that one line travels to it instead of two.
 pub(super) struct Ends {
     pub(super) publishing: Publishing,
     pub(super) reaping: Reaping,
@@ -77,6 +80,23 @@ pub struct SharedQueue<'m, B, D, W> {
     /// Counted by each submitter for itself, on a line of its own.
     pub(super) by_submitter: [CachePadded<BySubmitter>; MAX_SUBMITTERS as usize],
     pub(super) ends: CachePadded<Ends>,
+}
+
+/// What others may have left in the staged set while a holder published. It exists while that one rings the doorbell; the
+/// drop, which happens only when that panics, publishes what was left: those who left it rely on it.
+struct Unpublished<'q, 'm, B: Buffer, D: Doorbell, W: Wake> {
+    queue: &'q SharedQueue<'m, B, D, W>,
+    submitter: u8,
+    left: bool,
+}
+
+impl<B: Buffer, D: Doorbell, W: Wake> Drop for Unpublished<'_, '_, B, D, W> {
+    #[cold]
+    fn drop(&mut self) {
+        if self.left && self.queue.ends.publishing.gate.enter() {
+            self.queue.publish_as_holder(self.submitter, &[]);
+        }
+    }
 }
 
 /// The submitters of a queue.
@@ -178,7 +198,9 @@ impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
             // The fence in `leave` is the one between the index and the device's wish.
             if range.is_some_and(|range| self.core().ring.device_wants(range)) {
                 self.by_submitter[usize::from(submitter)].notifications.add(1);
+                let unpublished = Unpublished { queue: self, submitter, left: again };
                 self.doorbell.ring();
+                core::mem::forget(unpublished);
             }
             if !(again && self.ends.publishing.gate.enter()) {
                 return;
@@ -275,8 +297,7 @@ impl<'m, B: Buffer, D: Doorbell, W: Wake> SharedQueue<'m, B, D, W> {
         self.core().geometry
     }
 
-    /// After a reset: hands back every request that had not completed, with [`crate::request::Gone::Reset`], and the queue as new.
-    /// `None`: the proof is of another device's reset; the memory stays with the device for good.
+    /// As [`crate::queue::OwnedQueue::reclaim`].
     pub fn reclaim(self, proof: &Quiesced, sink: impl FnMut(Completion<B>)) -> Option<Prepared<'m, B>> {
         self.prepared.reclaim(proof, sink)
     }

@@ -124,6 +124,12 @@ impl<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> SharedBatch<'s, 'q, 'm, B, D, 
     fn push_oversize(&mut self, slot: u16, request: Request<B>) -> Result<Ticket, Refused<B>> {
         let core = self.submitter.queue.core();
         let owner = State::owned_by(self.submitter.number);
+        // Before the parent is opened, since the doorbell may panic.
+        if !self.submitter.staged.is_empty() {
+            let unused = Unused { submitter: &mut *self.submitter, slot };
+            unused.submitter.publish();
+            core::mem::forget(unused);
+        }
         let parent = match core.open_parent(request) {
             Ok(parent) => parent,
             Err(request) => {
@@ -131,7 +137,6 @@ impl<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> SharedBatch<'s, 'q, 'm, B, D, 
                 return Err(Refused { why: self.full(), request });
             }
         };
-        self.publish_staged();
         let (first, mut next) = (slot, Some(slot));
         while let Some(slot) = next {
             // SAFETY: none of the parent's chains is published before this function returns.
@@ -162,8 +167,21 @@ impl<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> SharedBatch<'s, 'q, 'm, B, D, 
 
     #[inline(always)]
     fn end(&mut self) {
-        self.publish_staged();
+        // What the stash may not keep goes back first, since the doorbell may panic.
         self.submitter.trim(self.submitter.room());
+        self.publish_staged();
+    }
+}
+
+/// A slot that was claimed for a request and is given back when the doorbell panics before the request is in it.
+struct Unused<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> {
+    submitter: &'s mut Submitter<'q, 'm, B, D, W>,
+    slot: u16,
+}
+
+impl<B: Buffer, D: Doorbell, W: Wake> Drop for Unused<'_, '_, '_, B, D, W> {
+    fn drop(&mut self) {
+        self.submitter.unclaim(self.slot);
     }
 }
 

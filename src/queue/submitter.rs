@@ -14,17 +14,18 @@ use super::shared_batch::SharedBatch;
 use crate::dma::Buffer;
 use crate::request::{Completion, Error, Gone, Refused, Request, Ticket};
 use crate::ring::split::{Consumer, UsedEntry};
-use crate::slot::{Answer, FreeList, MAX_WORDS, Record, State, slots_of};
+use crate::slot::{Answer, FreeList, MAX_WORDS, Record, State};
 use crate::sync::Ordering;
 use crate::transport::Doorbell;
 use arrayvec::ArrayVec;
+use crossbeam_utils::CachePadded;
 
 /// Most requests of one publication.
 pub(super) const MOST_STAGED: usize = 64;
 
 /// One thread's way into a [`SharedQueue`]. Aligned, so that submitters side by side share no line.
-#[repr(align(128))]
 pub struct Submitter<'q, 'm, B: Buffer, D: Doorbell, W: Wake> {
+    _line: CachePadded<()>,
     pub(super) queue: &'q SharedQueue<'m, B, D, W>,
     pub(super) number: u8,
     /// The bitmap word to claim from next. Submitters begin at different ones: neighbours share lines.
@@ -45,7 +46,8 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     pub(super) fn new(queue: &'q SharedQueue<'m, B, D, W>, number: u8, room: u32) -> Self {
         let near = usize::from(number) % queue.core().free.len();
         let (stash, staged) = (FreeList::EMPTY, ArrayVec::new());
-        Self { queue, number, near, stash, stashed: 0, room, staged, claimed: 0, mine: [0; MAX_WORDS] }
+        let aligned = CachePadded::new(());
+        Self { _line: aligned, queue, number, near, stash, stashed: 0, room, staged, claimed: 0, mine: [0; MAX_WORDS] }
     }
 
     /// Its number, which [`Wake::wake`] names.
@@ -76,8 +78,8 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
     /// Publishes what is staged.
     #[inline(always)]
     pub(super) fn publish(&mut self) {
-        self.queue.publish(self.number, &self.staged);
-        self.staged.clear();
+        let staged = Published(&mut self.staged);
+        self.queue.publish(self.number, staged.0);
     }
 
     /// A free slot, with its record; when the stash is empty, about `want` are claimed.
@@ -149,20 +151,17 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
 
     /// Hands completions of this submitter's requests to `sink` and returns how many. What others parked for it comes
     /// first and alone; if there is nothing, it drains the used ring for all submitters, unless nothing is seen there or
-    /// somebody else is at it: then it returns, and [`Submitter::arm`] sees to it that nothing is missed. `sink` runs inside of the drainer's
-    /// section: it must not panic, or nobody drains again.
+    /// another thread is draining: then it returns, and [`Submitter::arm`] sees to it that nothing is missed.
+    ///
+    /// A `sink` that panics has got the completion that it was called with. Everything else that was drained until then
+    /// is in its place, its submitters are woken, and the queue can be used on.
     #[inline]
     pub fn reap(&mut self, mut sink: impl FnMut(Completion<B>)) -> usize {
         let handed = self.collect(&mut sink);
         if handed > 0 || !self.queue.may_have_answers() || !self.queue.ends.reaping.turn.enter() {
             return handed;
         }
-        let (own, woken) = self.drain(&mut sink);
-        self.queue.ends.reaping.turn.leave();
-        for number in slots_of(0, woken) {
-            self.queue.wake.wake(number as u8);
-        }
-        own
+        self.drain(&mut sink)
     }
 
     /// Takes what others parked for this submitter: one locked instruction per word that has something.
@@ -180,16 +179,20 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
 
     fn collect_word(&mut self, w: usize, sink: &mut impl FnMut(Completion<B>)) -> usize {
         let core = self.queue.core();
-        let (mut handed, mut returned) = (0, Drained::default());
-        for slot in slots_of(w, core.parked.take_of(w, self.mine[w])) {
+        let bits = core.parked.take_of(w, self.mine[w]);
+        let mut collecting = Collecting { submitter: self, w, bits, returned: Drained::default() };
+        let mut handed = 0;
+        while collecting.bits != 0 {
+            let slot = (w * 64) as u16 + collecting.bits.trailing_zeros() as u16;
+            collecting.bits &= collecting.bits - 1;
             // SAFETY: the slot is parked, and its bit was just taken by its submitter.
-            if let Some(completion) = unsafe { core.collect(slot) } {
-                sink(completion);
+            let completion = unsafe { core.collect(slot) };
+            collecting.submitter.release(&mut collecting.returned, slot.into(), core.record(slot));
+            if let Some(completion) = completion {
                 handed += 1;
+                sink(completion);
             }
-            self.release(&mut returned, slot.into(), core.record(slot));
         }
-        self.flush(&mut returned);
         handed
     }
 
@@ -209,31 +212,25 @@ impl<'q, 'm, B: Buffer, D: Doorbell, W: Wake> Submitter<'q, 'm, B, D, W> {
         drained.freed |= 1 << (slot % 64);
     }
 
-    /// The drainer's section: at most one ring long. Returns own completions handed out and whom to wake.
-    fn drain(&mut self, sink: &mut impl FnMut(Completion<B>)) -> (usize, u64) {
+    /// The drainer's section: at most one ring long. It is this thread's turn to drain, which ends here. Returns how many
+    /// completions of its own were handed out.
+    fn drain(&mut self, sink: &mut impl FnMut(Completion<B>)) -> usize {
         let queue = self.queue;
-        let mut drained = Drained::default();
         let was_broken = queue.broken().is_some();
-        let (consumer, ready) = self.ready();
-        let mut taken = 0;
-        while taken < ready {
-            let entry = queue.core().ring.ahead(consumer, taken);
-            if let Err(violation) = self.settle(entry, &mut drained, sink) {
+        let mut section = Section { submitter: self, taken: 0, drained: Drained::default(), was_broken };
+        let (consumer, ready) = section.submitter.ready();
+        while section.taken < ready {
+            let entry = queue.core().ring.ahead(consumer, section.taken);
+            // Counted before the sink is called, which may panic.
+            section.taken += 1;
+            if let Err(violation) = section.submitter.settle(entry, &mut section.drained, sink) {
                 // What is not believed was not taken.
+                section.taken -= 1;
                 queue.break_with(violation);
                 break;
             }
-            taken += 1;
         }
-        // SAFETY: it is this thread's turn to drain.
-        unsafe { queue.ends.reaping.consumer.with(|consumer| consumer.advance(taken)) };
-        queue.ends.reaping.completed.add(taken as u64);
-        self.flush(&mut drained);
-        // Nobody's completion comes any more: whoever sleeps on one is to know.
-        if !was_broken && queue.broken().is_some() {
-            drained.woken = queue.everybody();
-        }
-        (drained.handed, drained.woken)
+        section.drained.handed
     }
 
     /// Completes one used entry.
@@ -438,6 +435,85 @@ impl<B: Buffer, D: Doorbell, W: Wake> Drop for Submitter<'_, '_, B, D, W> {
         if self.claimed == 0 {
             self.queue.leave(self.number, self.room);
         }
+    }
+}
+
+/// The slots that are being published. They are handed over before the doorbell is rung: the drop empties the list also
+/// when that panics, so that none is published twice.
+struct Published<'s>(&'s mut ArrayVec<u16, MOST_STAGED>);
+
+impl Drop for Published<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Parked slots of one word whose bits were taken and that are being collected. When the sink panics, those that are
+/// left are parked again.
+struct Collecting<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> {
+    submitter: &'s mut Submitter<'q, 'm, B, D, W>,
+    w: usize,
+    bits: u64,
+    returned: Drained,
+}
+
+impl<B: Buffer, D: Doorbell, W: Wake> Drop for Collecting<'_, '_, '_, B, D, W> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.bits != 0 {
+            self.submitter.queue.core().parked.put(self.w, self.bits);
+        }
+        self.submitter.flush(&mut self.returned);
+    }
+}
+
+/// A turn to drain. The drop ends it, also when the sink or the doorbell panics: what was taken counts as taken, slots
+/// go where they belong, the turn is free again, and then the submitters are woken whose completions were parked.
+struct Section<'s, 'q, 'm, B: Buffer, D: Doorbell, W: Wake> {
+    submitter: &'s mut Submitter<'q, 'm, B, D, W>,
+    taken: usize,
+    drained: Drained,
+    was_broken: bool,
+}
+
+impl<B: Buffer, D: Doorbell, W: Wake> Drop for Section<'_, '_, '_, B, D, W> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let queue = self.submitter.queue;
+        // SAFETY: it is this thread's turn to drain.
+        unsafe { queue.ends.reaping.consumer.with(|consumer| consumer.advance(self.taken)) };
+        queue.ends.reaping.completed.add(self.taken as u64);
+        self.submitter.flush(&mut self.drained);
+        // Nobody's completion comes any more: every submitter that sleeps on one is to know.
+        let breaks = !self.was_broken && queue.broken().is_some();
+        let woken = if breaks { queue.everybody() } else { self.drained.woken };
+        queue.ends.reaping.turn.leave();
+        Wakes { wake: &queue.wake, numbers: woken }.run();
+    }
+}
+
+/// Submitters that are to be woken. When one wake panics, the drop wakes the others.
+struct Wakes<'q, W: Wake> {
+    wake: &'q W,
+    numbers: u64,
+}
+
+impl<W: Wake> Wakes<'_, W> {
+    #[inline(always)]
+    fn run(&mut self) {
+        while self.numbers != 0 {
+            let number = self.numbers.trailing_zeros();
+            self.numbers &= self.numbers - 1;
+            self.wake.wake(number as u8);
+        }
+    }
+}
+
+impl<W: Wake> Drop for Wakes<'_, W> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.run();
     }
 }
 

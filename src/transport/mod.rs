@@ -85,9 +85,22 @@ impl RingAddresses {
         Self { driving: Some(driving), ..self }
     }
 
-    /// Whether they may be programmed into a device that is driven so.
-    pub(crate) fn belong(&self, driving: Driving) -> bool {
-        self.driving.is_none_or(|own| own == driving)
+    /// Programs them into `queue` of the device behind `transport`, which is driven as `driving` says. `None`: they belong to
+    /// another device, or to the time before its last reset, and the device was told nothing.
+    pub(crate) fn program_into<T: Transport>(
+        &self,
+        transport: &mut T,
+        queue: QueueId,
+        driving: Driving,
+    ) -> Option<Result<(), TransportError>> {
+        if self.driving.is_some_and(|own| own != driving) {
+            return None;
+        }
+        // SAFETY: rings that a queue was asked for were laid out for the device whose facts have this `driving`, which
+        // no other device and no earlier life of this one has, and `device/` keeps a transport and its device's facts
+        // together. Whoever made rings without a `driving` promised that they are for the device that is told of them
+        // (`RingAddresses::new`).
+        Some(unsafe { transport.program_queue(queue, self) })
     }
 
     /// Descriptors: for a split ring a power of two, at most what the device offered.
@@ -127,8 +140,18 @@ pub trait Doorbell: Send + Sync {
 /// # Safety
 /// The driver reuses memory on the strength of what a transport says:
 /// - after `set_status(0)`, [`Transport::status`] answers `Ok(0)` only once the device, and whoever else acts on what it
-///   was told, no longer accesses memory; what they stored before is visible to the caller then;
+///   was told, no longer accesses memory; what they stored before is visible to the caller then. The device has forgotten
+///   all addresses by then;
 /// - the device is told the addresses that [`Transport::program_queue`] was given, and no others.
+///
+/// A transport that is at hand can do no harm to memory: without an `unsafe` block nothing but
+/// [`crate::device::Negotiated::program`] programs a queue, and that holds the rings against the device.
+/// ```compile_fail,E0133
+/// # use drv_virtio_block::{queue::Prepared, dma::Buffer, transport::{QueueId, Transport}};
+/// fn rings_of_another_device<T: Transport, B: Buffer>(transport: &mut T, queue: &Prepared<'_, B>) {
+///     let _ = transport.program_queue(QueueId(0), &queue.addresses());
+/// }
+/// ```
 #[allow(unsafe_code)]
 pub unsafe trait Transport {
     /// Notifies one queue.
@@ -187,7 +210,11 @@ pub unsafe trait Transport {
     ///
     /// # Errors
     /// When the device cannot be reached, or has its doorbell where this driver has no access.
-    fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError>;
+    ///
+    /// # Safety
+    /// The rings are for the device behind this transport, and for this queue alone: their memory is given back on a proof
+    /// of that device's reset only.
+    unsafe fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError>;
 
     /// Enables a queue: the last of its steps. There is no way to disable it but a reset of the device.
     ///

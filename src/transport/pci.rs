@@ -5,18 +5,21 @@
 //! device says (a notify offset, a longer configuration) moves an access outside. Registers are reached by volatile
 //! accesses of their own width; there is never a reference to them.
 //!
-//! Ordering between registers and ordinary memory is in [`Window`] and nowhere else: what was stored before a register
-//! write is visible to the device when it sees the write, and nothing is loaded before a register read that it depends
-//! on has returned. The device's half: it handles a write only after it arrived, and reads memory afterwards. A machine
-//! whose fences leave device accesses out (RISC-V) needs a transport of its own.
+//! Ordering between registers and ordinary memory is three functions of `barrier.rs`, called by [`Window`] and
+//! [`PciDoorbell`] and nobody else: what was stored before a register write is visible to the device when it sees the
+//! write, and nothing is loaded before a register read that it depends on has returned. A machine whose fences leave
+//! device accesses out (RISC-V) needs a transport of its own.
 //!
 //! A device that was pulled out reads as all ones, which no status is: [`TransportError::Gone`].
 //!
 //! Specification: 4.1.3.1 PCI Device Layout, 4.1.4.3 Common configuration, 4.1.4.4 Notification, 4.1.4.5 ISR status,
 //! 4.1.4.6 Device-specific configuration, 4.1.5.2 Available Buffer Notifications.
+pub(crate) mod register;
+
+use self::register::{Place, Register};
 use super::{Doorbell, QueueId, RingAddresses, Transport, TransportError};
+use crate::barrier;
 use crate::spec::Features;
-use crate::sync::{Ordering, light_fence};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
@@ -43,24 +46,6 @@ mod common {
 /// What a status register reads as when nothing answers: bits 4 and 5 included, which no device of this driver sets.
 const ALL_ONES: u8 = 0xff;
 
-/// An integer of a register's width, little-endian on the bus.
-trait Register: Copy {
-    /// Between the bus and the processor, in either direction.
-    fn swapped(self) -> Self;
-}
-
-macro_rules! registers {
-    ($($width:ty)*) => { $(
-        impl Register for $width {
-            #[inline(always)]
-            fn swapped(self) -> Self {
-                self.to_le()
-            }
-        }
-    )* };
-}
-registers!(u8 u16 u32);
-
 /// Registers mapped into the driver's address space, for as long as `'a`.
 #[derive(Debug)]
 pub struct Window<'a> {
@@ -82,7 +67,8 @@ impl Window<'_> {
     /// For as long as the window or anything made from it lives, `base..base + len` is mapped, as device memory or as
     /// ordinary memory that plays it, may be accessed in naturally aligned units of 1, 2 and 4 bytes, and is used
     /// through no Rust reference. Whatever is written there, by whichever thread, breaks no promise of this program
-    /// other than the device's protocol.
+    /// other than the device's protocol. The window is used as the kind of registers that it is, and together with windows
+    /// of the same device only: as another kind's, [`Transport::set_config_u8`] would reach the addresses of queues.
     pub const unsafe fn new(base: NonNull<u8>, len: u64) -> Self {
         Self { base, len, mapping: PhantomData }
     }
@@ -103,32 +89,25 @@ impl Window<'_> {
     }
 
     /// Where a register of `R`'s width at `offset` is; `None` if it does not lie inside or is not aligned.
-    fn register<R: Register>(&self, offset: u64) -> Option<NonNull<R>> {
+    fn register<R: Register>(&self, offset: u64) -> Option<Place<R>> {
         let inside = offset.checked_add(size_of::<R>() as u64)? <= self.len;
         let offset = usize::try_from(offset).ok().filter(|_| inside)?;
         // SAFETY: `offset` is inside the mapped range, checked above; `new`'s caller vouches for the range.
-        let register = unsafe { self.base.add(offset) }.cast::<R>();
-        register.is_aligned().then_some(register)
+        let at = unsafe { self.base.add(offset) }.cast::<R>();
+        // SAFETY: inside the mapping, aligned when it is used, and of a width that may be accessed (`new`).
+        at.is_aligned().then(|| unsafe { Place::new(at) })
     }
 
     fn read<R: Register>(&self, offset: u64) -> Option<R> {
-        let register = self.register::<R>(offset)?;
-        // SAFETY: validity: inside the mapping and aligned (`register`). Aliasing: registers, no Rust object there
-        // (`new`). Ordering: the fence below.
-        let value = unsafe { register.read_volatile() };
-        // What the register's value allows to be read from memory is read after it. Partner: the device, which stores
-        // to memory before it changes the register (status 0 after the last access to a queue, 2.4).
-        light_fence(Ordering::Acquire);
-        Some(value.swapped())
+        let value = self.register::<R>(offset)?.load();
+        barrier::register_before_memory();
+        Some(value)
     }
 
     fn write<R: Register>(&mut self, offset: u64, value: R) -> Option<()> {
         let register = self.register::<R>(offset)?;
-        // What was stored before is in memory when the device sees the write. Partner: the device, which reads memory
-        // (ring areas after DRIVER_OK) only after the write arrived.
-        light_fence(Ordering::Release);
-        // SAFETY: as in `read`.
-        unsafe { register.write_volatile(value.swapped()) };
+        barrier::memory_before_register();
+        register.store(value);
         Some(())
     }
 }
@@ -203,7 +182,7 @@ impl<'a> PciTransport<'a> {
         let unit: u16 = self.read(common::QUEUE_NOTIFY_OFF)?;
         let offset = u64::from(unit) * u64::from(self.windows.multiplier);
         let register = self.windows.notify.register(offset).ok_or(TransportError::DoorbellOutside(queue))?;
-        Ok(PciDoorbell { register, value: queue.0.swapped(), mapping: PhantomData })
+        Ok(PciDoorbell { register, value: queue.0, mapping: PhantomData })
     }
 }
 
@@ -257,7 +236,7 @@ unsafe impl<'a> Transport for PciTransport<'a> {
         self.read(common::CONFIG_MSIX_VECTOR)
     }
 
-    fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
+    unsafe fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
         self.select(queue)?;
         self.place_doorbell(queue)?;
         self.write(common::QUEUE_SIZE, rings.size())?;
@@ -304,13 +283,13 @@ unsafe impl<'a> Transport for PciTransport<'a> {
 /// A queue's doorbell: where to write, and what; both fixed when the queue was programmed.
 #[derive(Debug)]
 pub struct PciDoorbell<'a> {
-    register: NonNull<u16>,
+    register: Place<u16>,
     value: u16,
     mapping: PhantomData<&'a ()>,
 }
 
-// SAFETY: the pointer is an address of a register that is mapped for every thread for `'a`; writing it needs no
-// exclusion, since a write is one bus access and tells the device nothing but the queue's index.
+// SAFETY: the place is that of a register which is mapped for every thread for `'a`; writing it needs no exclusion, since
+// a write is one bus access and tells the device nothing but the queue's index.
 unsafe impl Send for PciDoorbell<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for PciDoorbell<'_> {}
@@ -319,13 +298,8 @@ impl Doorbell for PciDoorbell<'_> {
     /// One 16-bit write of the queue's index (4.1.5.2: `NOTIFICATION_DATA` is never negotiated).
     #[inline(always)]
     fn ring(&self) {
-        // The published index is in memory when the device sees the write. Partner: the device, which reads the index
-        // after the write arrived. Release is enough between two stores; on x86 it costs no instruction, on machines
-        // with weaker stores it is their store barrier.
-        light_fence(Ordering::Release);
-        // SAFETY: validity: aligned and inside the notify window, checked when it was placed; mapped for `'a`.
-        // Aliasing: a register, no Rust object there. Ordering: the fence above.
-        unsafe { self.register.write_volatile(self.value) };
+        barrier::memory_before_doorbell();
+        self.register.store(self.value);
     }
 }
 
@@ -382,6 +356,11 @@ mod tests {
         unsafe { RingAddresses::new(128, descriptors, driver, device) }
     }
 
+    fn program(transport: &mut PciTransport<'_>, queue: QueueId) -> Result<(), TransportError> {
+        // SAFETY: as for `rings`.
+        unsafe { transport.program_queue(queue, &rings()) }
+    }
+
     #[test]
     fn registers_stand_where_the_specification_puts_them() {
         let board = Board::new();
@@ -390,7 +369,7 @@ mod tests {
         transport.set_config_vector(0x0123).unwrap();
         transport.set_driver_features(Features(0x8877_6655_4433_2211)).unwrap();
         transport.set_queue_vector(QueueId(3), 0x0456).unwrap();
-        transport.program_queue(QueueId(3), &rings()).unwrap();
+        program(&mut transport, QueueId(3)).unwrap();
         transport.enable_queue(QueueId(3)).unwrap();
         // 4.1.4.3, counted by hand.
         assert_eq!(board.peek::<u32>(COMMON, 8), 1);
@@ -419,7 +398,7 @@ mod tests {
         board.poke(ISR, 0, 2_u8);
         board.poke(DEVICE, 4, 0x8070_6050_u32);
         assert_eq!(transport.device_features(), Ok(Features(0xff_0000_00ff)));
-        assert_eq!(board.peek::<u32>(COMMON, 0), 1);
+        assert_eq!(board.peek::<u32>(COMMON, 0), 1, "the high half was read last");
         assert_eq!((transport.num_queues(), transport.config_generation()), (Ok(5), Ok(9)));
         assert_eq!(transport.queue_max_size(QueueId(2)), Ok(512));
         assert_eq!(board.peek::<u16>(COMMON, 22), 2);
@@ -433,7 +412,7 @@ mod tests {
         let board = Board::new();
         let mut transport = board.transport();
         board.poke(COMMON, 30, 2_u16);
-        transport.program_queue(QueueId(0x0102), &rings()).unwrap();
+        program(&mut transport, QueueId(0x0102)).unwrap();
         transport.doorbell(QueueId(0x0102)).unwrap().ring();
         assert_eq!(board.peek::<u32>(NOTIFY, 8), 0x0102);
         assert_eq!([0, 4, 12].map(|offset| board.peek::<u32>(NOTIFY, offset)), [0; 3]);
@@ -445,12 +424,40 @@ mod tests {
             let board = Board::new();
             let mut transport = board.transport();
             board.poke(COMMON, 30, unit);
-            let told = transport.program_queue(QueueId(1), &rings());
+            let told = program(&mut transport, QueueId(1));
             let expected = if inside { Ok(()) } else { Err(TransportError::DoorbellOutside(QueueId(1))) };
             assert_eq!(told, expected, "{unit}");
             assert_eq!(board.peek::<u16>(COMMON, 24), if inside { 128 } else { 0 });
             assert_eq!(transport.doorbell(QueueId(1)).is_ok(), inside);
         }
+    }
+
+    #[test]
+    fn every_register_of_a_queue_is_reached_by_selecting_that_queue() {
+        let board = Board::new();
+        let mut transport = board.transport();
+        // Whatever was selected before.
+        let mut selects = |queue: u16, access: &dyn Fn(&mut PciTransport<'_>)| {
+            board.poke(COMMON, 22, 0xffff_u16);
+            access(&mut transport);
+            assert_eq!(board.peek::<u16>(COMMON, 22), queue);
+        };
+        selects(1, &|t| assert_eq!(t.queue_max_size(QueueId(1)), Ok(0)));
+        selects(2, &|t| assert_eq!(t.set_queue_vector(QueueId(2), 5), Ok(5)));
+        selects(3, &|t| assert_eq!(program(t, QueueId(3)), Ok(())));
+        selects(4, &|t| assert_eq!(t.enable_queue(QueueId(4)), Ok(())));
+        selects(5, &|t| assert!(t.doorbell(QueueId(5)).is_ok()));
+    }
+
+    #[test]
+    fn a_notify_multiplier_that_leads_beyond_32_bits_leads_outside() {
+        let board = Board::new();
+        board.poke(COMMON, 30, 2_u16);
+        let windows =
+            [board.window(COMMON, 56), board.window(NOTIFY, 16), board.window(ISR, 1), board.window(DEVICE, 60)];
+        let [common, notify, isr, device] = windows;
+        let mut transport = PciTransport::new(Windows::new(common, notify, 1 << 31, isr, device));
+        assert_eq!(transport.doorbell(QueueId(1)).unwrap_err(), TransportError::DoorbellOutside(QueueId(1)));
     }
 
     #[test]

@@ -250,7 +250,7 @@ unsafe impl Transport for Fake {
         Ok(r.map(None, vector))
     }
 
-    fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
+    unsafe fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
         let mut r = self.registers();
         r.access(Access::Program(queue.0))?;
         r.programmed.insert(queue.0, *rings);

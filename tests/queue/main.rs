@@ -6,6 +6,7 @@
 //! | `operations`, `durability`, `refusals` | what can be asked, and what cannot |
 //! | `mixes` | random requests over random queues against a model of the disk |
 //! | `oversize`, `ranges` | requests above the device's limits |
+//! | `panics` | sinks, wakes and doorbells that panic, and are caught |
 //! | `lies`, `reset` | a device that breaks the rules, and what comes back afterwards |
 //! | `lengths` | used lengths that devices in the field report, right and wrong |
 //! | `notifications`, `interrupts` | doorbells and interrupts against the crossings of event indices |
@@ -29,6 +30,7 @@ mod mixes;
 mod notifications;
 mod operations;
 mod oversize;
+mod panics;
 mod parking;
 mod ranges;
 mod refusals;

@@ -144,12 +144,12 @@ impl Buf {
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
+        let mut free = self.heap.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // A second panic would hide the first.
+        if !std::thread::panicking() {
+            self.check_canaries();
+            assert!(!free.contains(&self.place), "a place is given back once");
         }
-        self.check_canaries();
-        let mut free = self.heap.free.lock().unwrap();
-        assert!(!free.contains(&self.place), "a place is given back once");
         free.push(self.place);
     }
 }

@@ -73,7 +73,7 @@ unsafe impl Transport for Wire {
         Ok(self.0.config_vector())
     }
 
-    fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
+    unsafe fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
         self.0.set_queue_size(queue.0, rings.size());
         self.0.set_queue_parts(queue.0, rings.descriptors().0, rings.driver().0, rings.device().0);
         Ok(())

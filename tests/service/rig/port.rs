@@ -88,9 +88,10 @@ unsafe impl Transport for Port {
         self.wire.set_config_vector(vector)
     }
 
-    fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
+    unsafe fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
         self.fuse.tick();
-        self.wire.program_queue(queue, rings)
+        // SAFETY: handed on to the caller: the device is the one behind the wire.
+        unsafe { self.wire.program_queue(queue, rings) }
     }
 
     fn enable_queue(&mut self, queue: QueueId) -> Result<(), TransportError> {

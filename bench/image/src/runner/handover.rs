@@ -82,7 +82,7 @@ fn frame(window: &PciWindow) -> Option<DeviceFrame<'static>> {
     let place = BarRange { bar: window.bar, offset: window.offset.into(), len: window.len.into() };
     let base = NonNull::new(window.address() as *mut u8)?;
     // SAFETY: registers inside a placed BAR (checked when the function was found), mapped one to one for good, and
-    // used through this window alone: an earlier life's are dead (`Property::hand_over`).
+    // used through this window alone, as what their capability says: an earlier life's are dead (`Property::hand_over`).
     let mapped = unsafe { Window::new(base, window.len.into()) };
     Some(DeviceFrame { kind, place, bar_len: window.bar_len, window: mapped })
 }

@@ -180,7 +180,7 @@ unsafe impl Transport for EmbeddedTransport {
         Ok(self.take_vector(vector))
     }
 
-    fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
+    unsafe fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
         let index = self.index(queue)?;
         self.registers().queues[index].rings = Some(*rings);
         Ok(())

@@ -113,7 +113,7 @@ unsafe impl Transport for VhostUser {
         Ok(self.line().vector(vector))
     }
 
-    fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
+    unsafe fn program_queue(&mut self, queue: QueueId, rings: &RingAddresses) -> Result<(), TransportError> {
         self.line().program_queue(queue, rings)
     }
 
