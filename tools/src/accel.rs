@@ -5,6 +5,7 @@
 use crate::job::Draft;
 use crate::machine::Accel;
 use crate::run::Bed;
+use crate::say::note;
 use crate::vm::Hypervisor;
 use anyhow::{Result, bail};
 use std::fs::OpenOptions;
@@ -37,7 +38,7 @@ fn try_kvm(with: &Hypervisor) -> Accel {
         Ok(()) => Accel::Kvm,
         Err(why) => {
             let line = crate::fail::line(&why);
-            eprintln!("note: TCG is used, KVM does not run the image here ({})", shortened(&line));
+            note!("note: TCG is used, KVM does not run the image here ({})", shortened(&line));
             Accel::Tcg
         }
     }

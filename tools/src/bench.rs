@@ -8,7 +8,6 @@ use crate::cpu;
 use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::figures::{self, Cell};
-use crate::image;
 use crate::job::Job;
 use crate::jobfile::Setting;
 use crate::json;
@@ -16,7 +15,10 @@ use crate::matrix::{self, Matrix, Plan};
 use crate::native_matrix;
 use crate::page;
 use crate::pin;
+use crate::root::root;
 use crate::run::Bed;
+use crate::say::{note, say};
+use crate::stop;
 use crate::table;
 use crate::verify;
 use crate::work::{self, Work};
@@ -33,7 +35,7 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
     let output = output(args.output.as_deref(), "latest.json")?;
     let (work, bed) = work::prepare(args)?;
     if pin::cores()?.len() == 1 {
-        eprintln!("note: there is one core only: the device takes turns with the driver on it");
+        note!("note: there is one core only: the device takes turns with the driver on it");
     }
     let environment = Environment::of(&bed);
     let (cells, checks) = match work {
@@ -41,11 +43,11 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         Work::Matrix(backend, place) => all(&bed, &backend, &place, args)?,
     };
     if let Some(share) = figures::others(&cells).filter(|share| *share > cpu::POOR) {
-        eprintln!("note: others took {:.0} % of the processors: measure again when the host is idle", share * 100.0);
+        note!("note: others took {:.0} % of the processors: measure again when the host is idle", share * 100.0);
     }
     let document = json::document(&environment, &cells, &checks);
     if args.means.output_format == Format::Json && args.output.is_none() {
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        say!("{}", serde_json::to_string_pretty(&document)?);
     }
     json::write(&output, &document)?;
     let page = page(&output);
@@ -55,19 +57,19 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
     }
     if args.means.output_format == Format::Normal {
         show(&environment, &cells, &checks);
-        println!("results: {}", output.display());
+        say!("results: {}", output.display());
         if let Some(page) = page {
-            println!("page: {}", page.display());
+            say!("page: {}", page.display());
         }
     }
     Ok(())
 }
 
 fn show(environment: &Environment, cells: &[Cell], checks: &[Check]) {
-    println!("{}\n", environment.line());
-    println!("{}", table::cells(cells));
+    say!("{}\n", environment.line());
+    say!("{}", table::cells(cells));
     if !checks.is_empty() {
-        println!("\n{}", table::checks(checks));
+        say!("\n{}", table::checks(checks));
     }
 }
 
@@ -76,7 +78,7 @@ pub(crate) fn output(given: Option<&Path>, name: &str) -> Result<PathBuf> {
     let path = if let Some(path) = given {
         path.to_owned()
     } else {
-        let folder = image::root().join("bench/out");
+        let folder = root()?.join("bench/out");
         std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         folder.join(name)
     };
@@ -114,8 +116,9 @@ fn each(bed: &Bed, jobs: Vec<Job>) -> Result<Vec<Cell>> {
     Ok(cells)
 }
 
-/// One run, checked by the host afterwards if the job verifies.
+/// One run, checked by the host afterwards if the job verifies; the time limit is that of all of it.
 pub(crate) fn once(bed: &Bed, job: Job) -> Result<Cell> {
+    let _limit = stop::within(bed.timeout);
     let verified = verify::wanted(&job);
     if verified {
         verify::prepare(&job)?;
@@ -123,7 +126,7 @@ pub(crate) fn once(bed: &Bed, job: Job) -> Result<Cell> {
     let outcome = bed.run(&job)?;
     if verified {
         let found = verify::check(&job)?;
-        eprintln!("{}: the host checked {} written sectors on the disk", job.params.name, found.written);
+        note!("{}: the host checked {} written sectors on the disk", job.params.name, found.written);
     }
     Ok(Cell { job, samples: vec![outcome] })
 }
@@ -161,7 +164,7 @@ fn measure(bed: &Bed, matrix: Matrix) -> Result<(Vec<Cell>, Vec<Check>)> {
     }
     for pass in 0..plan.passes + plan.more {
         if pass >= plan.fewest && start.elapsed() > plan.budget {
-            eprintln!("note: this host is slow: {pass} samples per cell instead of {}", plan.passes + plan.more);
+            note!("note: this host is slow: {pass} samples per cell instead of {}", plan.passes + plan.more);
             break;
         }
         for one in timed.iter_mut().filter(|one| pass < plan.passes || one.compared) {

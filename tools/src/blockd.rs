@@ -5,12 +5,12 @@ use crate::disk::Disk;
 use crate::fail;
 use crate::job::Job;
 use crate::partitions::{self, Part};
+use crate::zeros;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use workload::params::{Front, Mode, Params, SECTOR, Via};
 
@@ -122,16 +122,18 @@ impl Frame {
     }
 }
 
-/// Of the bytes in `ranges`; holes in a file read as the zeros that they are.
+/// Of the sectors in `ranges` that are not zeros, and their places. A hole is what zeros are.
 fn digest(file: &File, ranges: &[Range<u64>]) -> Result<u64> {
-    let mut data = vec![0; 1 << 20];
     let mut hasher = DefaultHasher::new();
     for range in ranges {
-        for at in range.clone().step_by(data.len()) {
-            let piece = data.len().min((range.end - at) as usize);
-            file.read_exact_at(&mut data[..piece], at)?;
-            hasher.write(&data[..piece]);
-        }
+        zeros::each(file, range.clone(), |at, data| {
+            let sectors = data.chunks(SECTOR as usize).zip((at..).step_by(SECTOR as usize));
+            for (sector, place) in sectors.filter(|(sector, _)| !zeros::is_zeros(sector)) {
+                hasher.write_u64(place);
+                hasher.write(sector);
+            }
+            Ok(true)
+        })?;
     }
     Ok(hasher.finish())
 }
@@ -140,6 +142,7 @@ fn digest(file: &File, ranges: &[Range<u64>]) -> Result<u64> {
 mod tests {
     use super::*;
     use crate::job::Draft;
+    use std::os::unix::fs::FileExt;
 
     fn error(words: &str) -> String {
         Draft::of(words).and_then(Draft::finish).unwrap_err().to_string()
@@ -251,6 +254,29 @@ mod tests {
             flip(lba, byte);
             assert!(frame.holds().unwrap_err().to_string().contains("outside"), "sector {lba}");
             flip(lba, byte);
+            frame.holds().unwrap();
+        }
+    }
+
+    #[test]
+    fn holes_around_partitions_are_not_read_and_are_what_zeros_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        // Reading 4 TiB would take hours.
+        file.set_len(4 << 40).unwrap();
+        file.write_all_at(b"table", 512).unwrap();
+        let part = Part { number: 1, name: "p1".into(), first: 2048, sectors: 2048, read_only: false };
+        let frame = Frame::around(&path, std::slice::from_ref(&part)).unwrap();
+        file.write_all_at(&[0; 5000], 3 << 40).unwrap();
+        file.write_all_at(b"client", 2048 * 512).unwrap();
+        frame.holds().unwrap();
+        for place in [0, 2048 * 512 - 1, 4096 * 512, (3 << 40) + 4999, (4 << 40) - 1] {
+            let mut old = [0];
+            file.read_exact_at(&mut old, place).unwrap();
+            file.write_all_at(&[1], place).unwrap();
+            assert!(frame.holds().unwrap_err().to_string().contains("outside"), "byte {place}");
+            file.write_all_at(&old, place).unwrap();
             frame.holds().unwrap();
         }
     }

@@ -41,7 +41,7 @@ pub(crate) fn added_are_bounded(lab: &Lab, record: bool, jobs: [(&str, &str, f64
 }
 
 fn hold(record: bool, jobs: [(&str, &str, f64); 2], count: impl Fn(&str) -> Result<Count>) -> Result<()> {
-    let path = icount::path();
+    let path = icount::path()?;
     let rustc = crate::environment::rustc();
     let stored = icount::load(&path)?;
     for (job, words, must) in jobs {

@@ -1,10 +1,15 @@
 //! Where results were taken: machine, versions, commit, options.
-use crate::image;
 use crate::machine::Accel;
 use crate::pin;
+use crate::process::{Captured, capture};
+use crate::root::root;
 use crate::run::Bed;
 use serde::Serialize;
 use std::process::Command;
+use std::time::Duration;
+
+/// For one question; git may look at every file.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Part of every result file.
 #[derive(Clone, Debug, Serialize)]
@@ -72,9 +77,14 @@ pub(crate) fn rustc() -> String {
 }
 
 fn told(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).current_dir(image::root()).output();
-    match output {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if let Ok(root) = root() {
+        command.current_dir(root);
+    }
+    // What it says besides stands before the answer.
+    match capture(&mut command, LIMIT, |_| ()) {
+        Ok(Captured { status, mut lines }) if status.success() => lines.pop().unwrap_or_default().trim().to_owned(),
         _ => "unknown".into(),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything that goes wrong ends in one line on standard error that says what to do; a [`Failure`] adds the tail of
 //! a guest's or a command's output below it. Knows nothing of what failed.
+use crate::say::note;
 use std::fmt;
 
 /// How many lines of output are worth showing.
@@ -71,9 +72,9 @@ pub(crate) fn is_crash(error: &anyhow::Error) -> bool {
 
 /// Prints the error and its tail on standard error.
 pub(crate) fn show(error: &anyhow::Error) {
-    eprintln!("error: {}", line(error));
+    note!("error: {}", line(error));
     for text in tail(error) {
-        eprintln!("  | {text}");
+        note!("  | {text}");
     }
 }
 

@@ -21,8 +21,8 @@ pub(crate) struct Count {
 pub(crate) type Stored = BTreeMap<String, BTreeMap<String, Count>>;
 
 /// Where the numbers are.
-pub(crate) fn path() -> PathBuf {
-    crate::image::root().join("bench/results/icount.json")
+pub(crate) fn path() -> Result<PathBuf> {
+    Ok(crate::root::root()?.join("bench/results/icount.json"))
 }
 
 /// The stored numbers; none if there is no file.

@@ -1,6 +1,7 @@
 //! Builds the image that QEMU boots, and the native bench.
 use crate::fail::{Failure, last};
 use crate::process::capture;
+use crate::root::root;
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,17 +36,11 @@ const FILES: Product =
 const PLUGIN: Product =
     Product { package: "count-plugin", what: "the plugin for QEMU", target: "count_plugin", arguments: &["--release"] };
 
-/// The workspace's root.
-pub(crate) fn root() -> &'static Path {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tools.parent().unwrap_or(tools)
-}
-
-/// The cargo that started us, or the one on the search path.
-pub(crate) fn cargo() -> Command {
+/// The cargo that started us, or the one on the search path, in the checkout's root.
+pub(crate) fn cargo() -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
-    command
+    command.current_dir(root()?);
+    Ok(command)
 }
 
 /// Builds the image and answers its path.
@@ -94,7 +89,7 @@ impl Product {
         let package = format!("--package={}", self.package);
         let mut arguments = vec!["build", &package];
         arguments.extend(self.arguments);
-        let mut command = cargo();
+        let mut command = cargo()?;
         command.args(&arguments).arg("--message-format=json-render-diagnostics").envs(variable);
         let mut path = None;
         let built = capture(&mut command, LIMIT, |line| path = executable(line, self.target).or(path.take()))?;

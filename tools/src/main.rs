@@ -5,6 +5,7 @@
 //! [`vm`] on a [`machine`], or the [`native`] bench on a [`server`] or a device of its own ([`backend`]); [`figures`],
 //! [`table`], [`json`], [`page`] what is shown; [`testrun`], [`scenarios`] and [`conformance`] what is tested;
 //! [`mod@fio`] fio on our driver. Every error is one line that says what to do.
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "`say` outlives readers that leave")]
 mod accel;
 mod backend;
 mod beds;
@@ -56,8 +57,10 @@ mod program;
 mod qemu;
 mod report;
 mod results;
+mod root;
 mod run;
 mod running;
+mod say;
 mod scenarios;
 mod server;
 mod setup;
@@ -67,10 +70,12 @@ mod testrun;
 mod verify;
 mod vm;
 mod work;
+mod zeros;
 
 use anyhow::Result;
 use clap::Parser;
 use cli::{Cli, Command};
+use say::{note, say};
 use std::process::ExitCode;
 
 /// The status of a command line that was not understood, as is customary.
@@ -80,16 +85,17 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            eprintln!("error: {}", cli::one_line(&error));
+            note!("error: {}", cli::one_line(&error));
             return ExitCode::from(USAGE);
         }
         Err(help) => {
-            print!("{help}");
-            return ExitCode::SUCCESS;
+            say!("{}", help.to_string().trim_end());
+            return printed(ExitCode::SUCCESS);
         }
     };
     match stop::install().and_then(|()| run(cli.command)) {
-        Ok(status) => status,
+        Ok(status) => printed(status),
+        Err(_) if say::is_closed() && !stop::requested() => ExitCode::from(say::STATUS),
         Err(error) => {
             fail::show(&error);
             if stop::requested() { ExitCode::from(stop::STATUS) } else { ExitCode::FAILURE }
@@ -97,10 +103,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// The exit status, given how far what was printed came.
+fn printed(status: ExitCode) -> ExitCode {
+    if say::is_closed() {
+        return ExitCode::from(say::STATUS);
+    }
+    let Some(error) = say::failure() else {
+        return status;
+    };
+    note!("error: standard output cannot be written: {error}");
+    ExitCode::FAILURE
+}
+
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Setup => setup::everything().map(|()| println!("nothing is missing"))?,
-        Command::Image => println!("{}", image::build()?.display()),
+        Command::Setup => setup::everything().map(|()| say!("nothing is missing"))?,
+        Command::Image => say!("{}", image::build()?.display()),
         Command::Bench(args) => bench::run(&args)?,
         Command::Test(args) => return testrun::run(&args),
         Command::Compare(args) => compare::run(&args)?,

@@ -5,6 +5,7 @@
 //! nothing of what the commands do.
 use crate::fail::{Failure, last};
 use crate::pin;
+use crate::say::note;
 use crate::stop;
 use anyhow::{Context, Result};
 use nix::sched::sched_setaffinity;
@@ -19,6 +20,10 @@ use std::time::{Duration, Instant};
 
 /// Longer lines are cut, so that a guest that prints without end cannot fill memory.
 const LONGEST_LINE: u64 = 64 * 1024;
+
+/// How long a child may take to end when it is asked to, and when it is killed.
+const ENDING: Duration = Duration::from_secs(2);
+const DYING: Duration = Duration::from_secs(2);
 
 /// A child that is killed, with its process group, when dropped.
 pub(crate) struct Guarded {
@@ -102,7 +107,8 @@ impl Guarded {
         }
     }
 
-    /// Kills the group and waits for the child.
+    /// Kills the group and waits for the child, but not for one that cannot be killed: another user's, or one that
+    /// waits for a device that hangs.
     pub(crate) fn kill(&mut self) {
         if self.poll().is_ok_and(|status| status.is_some()) {
             return;
@@ -110,7 +116,30 @@ impl Guarded {
         // Errors: the child is gone already, or never became a group leader; wait() tells which.
         let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
         let _ = self.child.kill();
-        self.ended = self.child.wait().ok();
+        if !self.ends_by(Instant::now() + DYING) {
+            note!("note: process {} cannot be ended from here and was left", self.child.id());
+        }
+    }
+
+    /// Asks the group to end, and kills it if it does not: what is killed in the middle of its work, as a package
+    /// manager, may leave damage.
+    fn end(&mut self) {
+        if self.poll().is_ok_and(|status| status.is_none()) {
+            let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
+            self.ends_by(Instant::now() + ENDING);
+        }
+        self.kill();
+    }
+
+    /// Whether it ended until `deadline`, whatever signals come.
+    pub(crate) fn ends_by(&mut self, deadline: Instant) -> bool {
+        loop {
+            match self.poll() {
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+                Ok(ended) => return ended.is_some(),
+                Err(_) => return true,
+            }
+        }
     }
 }
 
@@ -180,9 +209,12 @@ pub(crate) fn capture(command: &mut Command, limit: Duration, mut each: impl FnM
             rest(&receiver, keep);
             return Ok(Captured { status, lines });
         }
-        stop::check()?;
+        if let Err(error) = stop::check() {
+            child.end();
+            return Err(error);
+        }
         if Instant::now() >= deadline {
-            child.kill();
+            child.end();
             let what = format!("{name} did not end within {} s", limit.as_secs());
             return Err(Failure::new(what, last(&lines)).into());
         }
@@ -237,6 +269,16 @@ mod tests {
             std::fs::read_to_string(&grandchild).map_or(true, |stat| stat.contains(") Z "))
         });
         assert!(gone, "{grandchild} outlived its group");
+    }
+
+    #[test]
+    fn what_may_be_asked_to_end_is_not_killed_in_the_middle_of_its_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let done = folder.path().join("done");
+        let mut command =
+            shell(&format!("trap 'touch {}; exit' TERM; echo; while :; do sleep 0.01; done", done.display()));
+        capture(&mut command, Duration::from_millis(300), |_| ()).err().unwrap();
+        assert!(done.exists());
     }
 
     #[test]

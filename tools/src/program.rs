@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 /// How long a program may take to end once it said that it is done, or was asked to.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long what it printed is taken in after its end: a child of its own may print for ever.
+const DRAINING: Duration = Duration::from_secs(2);
+
 /// What errors call it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Who {
@@ -70,9 +73,16 @@ impl Program {
 
     /// The next line; `None` when it ended. Running out of time is an error with the last output.
     pub(crate) fn next_line(&mut self, deadline: Instant) -> Result<Option<String>> {
+        let deadline = stop::deadline(deadline);
         loop {
-            stop::check()?;
+            stop::interrupted()?;
             let left = deadline.saturating_duration_since(Instant::now());
+            // Also when there is more: one that never falls silent ends, too.
+            if left.is_zero() {
+                self.process.kill();
+                let (who, seconds) = (self.who.speaker, self.started.elapsed().as_secs());
+                return Err(self.failure(&format!("{who} did not finish within {seconds} s and was ended")));
+            }
             match self.events.recv_timeout(left.min(stop::TICK)) {
                 Ok(Event::Said(line)) => {
                     remember(&mut self.said, &line);
@@ -80,11 +90,6 @@ impl Program {
                 }
                 Ok(Event::Complaint(line)) => remember(&mut self.complaints, &line),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) if left.is_zero() => {
-                    self.process.kill();
-                    let (who, seconds) = (self.who.speaker, self.started.elapsed().as_secs());
-                    return Err(self.failure(&format!("{who} did not finish within {seconds} s and was ended")));
-                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -162,7 +167,11 @@ impl Program {
 
     /// Takes in what it printed before it ended.
     pub(crate) fn drain(&mut self) {
+        let deadline = Instant::now() + DRAINING;
         while let Ok(event) = self.events.recv_timeout(Duration::from_millis(200)) {
+            if Instant::now() >= deadline {
+                return;
+            }
             match event {
                 Event::Said(line) => remember(&mut self.said, &line),
                 Event::Complaint(line) => remember(&mut self.complaints, &line),
@@ -205,6 +214,22 @@ mod tests {
         assert_eq!(status.code(), Some(3));
         let error = program.ended(status).to_string();
         assert_eq!(error, "sh ended (exit status: 3) before it reported its end: broken");
+    }
+
+    #[test]
+    fn one_that_never_falls_silent_is_ended_in_time() {
+        for script in ["yes", "yes >&2"] {
+            let mut program = shell(script);
+            let deadline = Instant::now() + Duration::from_millis(300);
+            let error = loop {
+                match program.next_line(deadline) {
+                    Ok(line) => assert_eq!(line.as_deref(), Some("y")),
+                    Err(error) => break error.to_string(),
+                }
+            };
+            assert!(error.contains("did not finish within"), "{error}");
+            assert!(program.poll().is_some());
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::cli::Report;
 use crate::json;
 use crate::page;
 use crate::results;
+use crate::say::say;
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ pub(crate) fn run(args: &Report) -> Result<()> {
         documents.push((name, results::read(path)?));
     }
     page::write(&output, &documents)?;
-    println!("page: {}", output.display());
+    say!("page: {}", output.display());
     Ok(())
 }
 

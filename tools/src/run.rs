@@ -15,6 +15,8 @@ use crate::native::{Native, Process};
 use crate::pin::{self, Pins};
 use crate::pingpong::{self, Distance};
 use crate::running::Running;
+use crate::say::note;
+use crate::stop;
 use crate::verify;
 use crate::vm::Hypervisor;
 use anyhow::{Context, Result, bail};
@@ -99,6 +101,7 @@ pub(crate) type Watch<'a> = &'a mut dyn FnMut(&mut Running, &Line) -> Result<()>
 impl Bed {
     /// Runs `job`; a timed run whose cores moved is repeated a few times.
     pub(crate) fn run(&self, job: &Job) -> Result<Outcome> {
+        let _limit = stop::within(self.timeout);
         let mut retries = 0;
         loop {
             let before = distance(job);
@@ -112,7 +115,7 @@ impl Bed {
             outcome.steady = before.max(after) <= MOVED * before.min(after);
             if outcome.steady || retries == RETRIES {
                 if !outcome.steady {
-                    eprintln!(
+                    note!(
                         "note: {}: the cores moved ({before:.0} to {after:.0} ns) in each of {} runs; the last one stands",
                         job.params.name,
                         retries + 1
@@ -121,6 +124,7 @@ impl Bed {
                 return Ok(outcome);
             }
             retries += 1;
+            stop::renew();
         }
     }
 
@@ -128,11 +132,13 @@ impl Bed {
     /// TCG with two vCPUs, in `memory_region_dispatch_write`) says nothing of the driver: the run is repeated from its
     /// start, and counted.
     pub(crate) fn watched(&self, job: &Job, watch: Watch<'_>) -> Result<Outcome> {
+        let _limit = stop::within(self.timeout);
         let name = &job.params.name;
         for crashes in 0..=CRASHES {
             match self.attempt(job, watch) {
                 Err(error) if fail::is_crash(&error) && crashes < CRASHES => {
-                    eprintln!("note: {name}: {}; repeated", fail::line(&error));
+                    note!("note: {name}: {}; repeated", fail::line(&error));
+                    stop::renew();
                     verify::restart(job)?;
                 }
                 Ok(outcome) => return Ok(Outcome { retries: crashes, ..outcome }),

@@ -5,6 +5,7 @@
 use crate::fail::{Failure, last};
 use crate::process::{Captured, capture};
 use crate::qemu::{self, Qemu};
+use crate::say::note;
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -145,7 +146,7 @@ pub(crate) fn ensure(needs: &[&Need]) -> Result<()> {
     let Some(apt) = Apt::find() else {
         bail!("{programs} missing and cannot be installed from here: run `{command}`");
     };
-    eprintln!("installing {programs} with apt");
+    note!("installing {programs} with apt");
     let packages: Vec<_> = missing.iter().flat_map(|need| need.apt).copied().collect();
     // Lists that could not be refreshed may still do.
     let updated = apt.run(&["update"]);

@@ -15,6 +15,8 @@ use crate::lab::{Lab, Run, Size};
 use crate::libtest::{self, Tally};
 use crate::native_scenarios;
 use crate::process::capture;
+use crate::root::root;
+use crate::say::say;
 use crate::scenarios::{self, Scenario};
 use crate::setup;
 use crate::stop;
@@ -47,29 +49,29 @@ pub(crate) fn run(args: &Test) -> Result<ExitCode> {
     if let (Some(filter), 0) = (&args.only, passed + failed + skipped) {
         anyhow::bail!("no step's name contains `{filter}`: leave --only out to see them all");
     }
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    say!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn static_checks(all: &mut Steps<'_>) -> Result<()> {
     all.step("fmt", || {
         tool_or_skip("fmt")?;
-        succeeds(image::cargo().args(["fmt", "--all", "--check"]), LIMIT)
+        succeeds(image::cargo()?.args(["fmt", "--all", "--check"]), LIMIT)
     })?;
     all.step("clippy", || {
         tool_or_skip("clippy")?;
         let arguments = ["clippy", "--workspace", "--all-targets", "--features=xtask/browser", "--", "-D", "warnings"];
-        succeeds(image::cargo().args(arguments), LIMIT)
+        succeeds(image::cargo()?.args(arguments), LIMIT)
     })?;
     all.step("clippy of the image", || {
-        let mut command = image::cargo();
+        let mut command = image::cargo()?;
         command.args(["clippy", "--package=image", "--features=freestanding", "--", "-D", "warnings"]);
         succeeds(&mut command, LIMIT)
     })?;
     all.step("clippy without the optional parts", || {
         for package in OPTIONAL_PARTS {
             let arguments = ["clippy", package, "--no-default-features", "--", "-D", "warnings"];
-            succeeds(image::cargo().args(arguments), LIMIT)?;
+            succeeds(image::cargo()?.args(arguments), LIMIT)?;
         }
         Ok(())
     })?;
@@ -84,7 +86,7 @@ fn static_checks(all: &mut Steps<'_>) -> Result<()> {
 
 /// The documentation of what `arguments` choose, without a warning (an unresolved link is one).
 fn documented(arguments: &[&str]) -> Result<()> {
-    let mut command = image::cargo();
+    let mut command = image::cargo()?;
     command.args(["doc", "--no-deps"]).args(arguments).env("RUSTDOCFLAGS", "-D warnings");
     succeeds(&mut command, LIMIT)
 }
@@ -95,7 +97,7 @@ fn rust_tests(all: &mut Steps<'_>, install: bool, size: Size) -> Result<()> {
         setup::storage_daemon(install).map(drop).map_err(|error| Skip(fail::line(&error)).into())
     })?;
     all.tests("tests", || {
-        let mut command = image::cargo();
+        let mut command = image::cargo()?;
         command.args(["test", "--workspace", "--tests", "--no-fail-fast"]);
         if matches!(size, Size::Long) {
             command.env("LIB_BLOCK_INPUTS", "10000000");
@@ -103,25 +105,25 @@ fn rust_tests(all: &mut Steps<'_>, install: bool, size: Size) -> Result<()> {
         counted(&mut command, LIMIT)
     })?;
     all.tests("doctests", || {
-        let mut command = image::cargo();
+        let mut command = image::cargo()?;
         command.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
         counted(&mut command, LIMIT)
     })?;
     if !matches!(size, Size::Quick) {
         all.tests("page, in a browser", || {
             let browser = setup::chromium(install).map_err(|error| Skip(fail::line(&error)))?;
-            let mut command = image::cargo();
+            let mut command = image::cargo()?;
             command.args(["test", "--package=xtask", "--features=browser", "--test=page", "--no-fail-fast"]);
             counted(command.env("CHROMIUM", browser), LIMIT)
         })?;
     }
     all.tests("loom", || {
-        let mut command = image::cargo();
+        let mut command = image::cargo()?;
         let arguments = ["test", "--release", "--package=drv-virtio-block", "--lib", "models"];
         command
             .args(arguments)
             .arg("--target-dir")
-            .arg(image::root().join("target-loom"))
+            .arg(root()?.join("target-loom"))
             .env("RUSTFLAGS", "--cfg loom")
             // The models run for seconds; linking them as the image is linked takes minutes.
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
@@ -209,7 +211,7 @@ fn conform(all: &mut Steps<'_>, chosen: &[conformance::Scenario], beds: &Beds, s
         rows.push((scenario.name.clone(), marks));
     }
     if !rows.is_empty() {
-        println!("{}", conformance::table(&rows));
+        say!("{}", conformance::table(&rows));
     }
     Ok(())
 }
@@ -254,7 +256,7 @@ impl Steps<'_> {
         let seconds = start.elapsed().as_secs_f64();
         match result {
             Ok((tally, detail)) => {
-                println!("ok      {name}{detail} ({seconds:.1} s)");
+                say!("ok      {name}{detail} ({seconds:.1} s)");
                 self.tally += tally;
             }
             Err(error) => self.not_passed(name, &error, seconds),
@@ -265,13 +267,13 @@ impl Steps<'_> {
     fn not_passed(&mut self, name: &str, error: &anyhow::Error, seconds: f64) {
         let line = fail::line(error);
         if fail::is_skip(error) {
-            println!("skipped {name}: {line}");
+            say!("skipped {name}: {line}");
             self.tally.skipped += 1;
             return;
         }
-        println!("FAILED  {name} ({seconds:.1} s): {line}");
+        say!("FAILED  {name} ({seconds:.1} s): {line}");
         for text in fail::tail(error) {
-            println!("  | {text}");
+            say!("  | {text}");
         }
         self.tally += match error.downcast_ref::<SomeFailed>() {
             Some(SomeFailed { tally, .. }) => *tally,
@@ -332,7 +334,7 @@ fn shown(command: &Command) -> String {
 }
 
 fn tool_or_skip(subcommand: &str) -> Result<()> {
-    let mut command = image::cargo();
+    let mut command = image::cargo()?;
     let there = capture(command.args([subcommand, "--version"]), LIMIT, |_| ())?;
     if there.status.success() { Ok(()) } else { Err(Skip(format!("cargo {subcommand} is not installed")).into()) }
 }

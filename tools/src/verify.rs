@@ -5,15 +5,16 @@
 //! a partition, each partition is a disk of its own in all of this: sector 0 is its first, the table is at its end.
 use crate::job::Job;
 use crate::partitions::Part;
+use crate::stop;
+use crate::zeros::{self, Holes};
 use anyhow::{Context, Result, bail};
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use workload::params::{SECTOR, Verify};
-use workload::verify::table::{Audit, audit};
+use workload::verify::table::{Audit, Disk, audit};
 
-/// What is read at a time when looking for zeros.
-const STRIDE: usize = 1 << 20;
 /// Faults that are described; the others are counted.
 const SHOWN: usize = 5;
 
@@ -113,37 +114,35 @@ impl Stretch {
     }
 
     fn audit(&self, file: &File, mut report: impl FnMut(String)) -> Result<Audit> {
-        let mut read = |lba: u64, data: &mut [u8]| file.read_exact_at(data, (self.first + lba) * u64::from(SECTOR));
-        audit(self.sectors, &mut read, &mut |fault| report(fault.to_string()))
+        let at = |lba: u64| (self.first + lba) * u64::from(SECTOR);
+        let mut read = |lba: u64, data: &mut [u8]| -> Result<()> {
+            stop::check()?;
+            Ok(file.read_exact_at(data, at(lba))?)
+        };
+        let mut holes = Holes::of(file);
+        let mut zeros = |lba: u64| holes.at(at(lba)) / u64::from(SECTOR);
+        audit(self.sectors, &mut Disk { read: &mut read, zeros: &mut zeros }, &mut |fault| report(fault.to_string()))
             .map_err(|error| anyhow::anyhow!("{error}"))
     }
 
-    fn is_zeros(&self, file: &File) -> std::io::Result<bool> {
-        self.each(file, |_, zeros| Ok(zeros))
+    fn bytes(&self) -> Range<u64> {
+        self.first * u64::from(SECTOR)..(self.first + self.sectors) * u64::from(SECTOR)
+    }
+
+    fn is_zeros(&self, file: &File) -> Result<bool> {
+        zeros::each(file, self.bytes(), |_, data| Ok(zeros::is_zeros(data)))
     }
 
     /// Writes zeros over what is none, so that a sparse file stays one.
     fn clear(&self, file: &File) -> Result<()> {
-        let zeros = vec![0; STRIDE];
-        let clear = |(at, bytes): (u64, usize), is_zeros: bool| {
-            if is_zeros { Ok(()) } else { file.write_all_at(&zeros[..bytes], at) }.map(|()| true)
-        };
-        self.each(file, clear).map(drop).context("clearing the disk")
-    }
-
-    /// Shows `visit` every piece, as its offset and length in bytes, and whether it is zeros, while that says to go on;
-    /// whether it did to the end.
-    fn each(&self, file: &File, visit: impl Fn((u64, usize), bool) -> std::io::Result<bool>) -> std::io::Result<bool> {
-        let end = (self.first + self.sectors) * u64::from(SECTOR);
-        let (mut data, zeros) = (vec![0; STRIDE], vec![0; STRIDE]);
-        for at in (self.first * u64::from(SECTOR)..end).step_by(STRIDE) {
-            let bytes = STRIDE.min((end - at) as usize);
-            file.read_exact_at(&mut data[..bytes], at)?;
-            if !visit((at, bytes), data[..bytes] == zeros[..bytes])? {
-                return Ok(false);
+        let none = vec![0; zeros::PIECE];
+        let clear = |at, data: &[u8]| {
+            if !zeros::is_zeros(data) {
+                file.write_all_at(&none[..data.len()], at)?;
             }
-        }
-        Ok(true)
+            Ok(true)
+        };
+        zeros::each(file, self.bytes(), clear).map(drop).context("clearing the disk")
     }
 }
 
@@ -228,6 +227,40 @@ mod tests {
         let path = folder.path().join("disk");
         Disk::create(&path, 32768).unwrap();
         assert!(format!("{:#}", check(&job(&path, "")).unwrap_err()).contains("no seal"));
+    }
+
+    #[test]
+    fn what_a_lost_write_left_a_hole_is_a_fault_and_the_rest_of_a_huge_disk_is_not_read() {
+        // Data of 1 GiB of a disk of 64 GiB: all but a few pages of it is a hole.
+        const LARGE: u64 = 1 << 27;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        Disk::create(&path, LARGE * 512).unwrap();
+        let file = open(&path, true).unwrap();
+        let layout = Layout::new(LARGE, 1 << 21).unwrap();
+        let mut words = vec![0; 1 << 21];
+        (words[3], words[2_000_000], words[2_000_001]) = (1, 1, 2);
+        let mut sector = [0; 512];
+        for (lba, generation) in [(3, 1), (2_000_000, 1)] {
+            fill(&mut sector, lba, generation);
+            file.write_all_at(&sector, lba * 512).unwrap();
+        }
+        for index in [3 / 128, 2_000_000 / 128] {
+            layout.encode_table(&words, index, &mut sector).unwrap();
+            file.write_all_at(&sector, (layout.table + index) * 512).unwrap();
+        }
+        layout.encode_seal(&words, &mut sector).unwrap();
+        file.write_all_at(&sector, layout.seal() * 512).unwrap();
+        let job = job(&path, "size=1g");
+        let error = format!("{:#}", check(&job).unwrap_err());
+        assert!(error.contains("1 sectors are not as written: sector 2000001"), "{error}");
+        fill(&mut sector, 2_000_001, 2);
+        file.write_all_at(&sector, 2_000_001 * 512).unwrap();
+        assert_eq!(check(&job).unwrap(), Audit { written: 3, zeros: layout.table - 3, unknown: 0, faults: 0 });
+        file.write_all_at(&[1], (1 << 21) * 512).unwrap();
+        let error = format!("{:#}", check(&job).unwrap_err());
+        assert!(error.contains("sector 2097152"), "between data and table nothing is written: {error}");
+        prepare(&job).unwrap_err();
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::machine::Accel;
 use crate::native::Native;
 use crate::qemu::Qemu;
 use crate::run::Bed;
+use crate::say::note;
 use crate::setup;
 use crate::stop;
 use crate::vm::Hypervisor;
@@ -47,7 +48,7 @@ pub(crate) fn prepare(args: &Bench) -> Result<(Work, Bed)> {
         }
         Err(error) if may_do_without(args)? => {
             stop::check()?;
-            eprintln!("note: the embedded device is used instead of QEMU ({})", fail::line(&error));
+            note!("note: the embedded device is used instead of QEMU ({})", fail::line(&error));
             let work = Work::of(args, Some("embedded")).context("without QEMU")?;
             let bed = bed(args, &work, None)?;
             Ok((work, bed))
@@ -178,7 +179,7 @@ fn native(args: &Bench, work: &Work) -> Result<Native> {
             Ok(path) => Some(path),
             Err(error) => {
                 stop::check()?;
-                eprintln!("note: instructions are not counted ({})", fail::line(&error));
+                note!("note: instructions are not counted ({})", fail::line(&error));
                 None
             }
         },

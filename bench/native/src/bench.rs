@@ -10,7 +10,7 @@ use crate::peer_run::Peer;
 use crate::rust_vmm::{Medium, Options as ServedOptions, Server, Stop};
 use crate::seat::Step;
 use crate::vhost_user::{Connection, Options as ConnectOptions};
-use crate::{peer, peer_run};
+use crate::{output, peer, peer_run};
 use drv_virtio_block::interrupt::MAX_INTERRUPTS;
 use drv_virtio_block::spec::feature;
 use drv_virtio_block::transport::Transport;
@@ -241,12 +241,12 @@ impl Step for Stepped {
 /// Serves a device until the process is ended, or its one client is gone; false: it could not.
 pub fn serve(serve: &Serve) -> bool {
     let served = server(&serve.socket, &serve.medium, serve.queues, QUEUE_SIZE).and_then(|server| {
-        println!("ready");
+        output::line(format_args!("ready"));
         let stop = Stop::new().map_err(|e| e.to_string())?;
         if serve.once { server.run_once(&stop) } else { server.run(&stop) }.map_err(|e| e.to_string())
     });
     if let Err(why) = &served {
-        eprintln!("native: {why}");
+        output::complain(format_args!("native: {why}"));
     }
     served.is_ok()
 }

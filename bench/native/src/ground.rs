@@ -5,6 +5,7 @@
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::memory::SharedMemory;
+use crate::output;
 use crate::platform::{LinuxPlatform, Source, Watch};
 use crate::seat::{Bells, Line, Seat, Step, take_any};
 use drv_virtio_block::interrupt::{InterruptGrant, VectorPlan};
@@ -101,9 +102,9 @@ fn watch_over(deadline: &AtomicU64) {
 pub fn say(line: &Said) {
     let mut text = String::new();
     if line.encode(&mut text).is_ok() {
-        print!("{text}");
+        output::line(format_args!("{}", text.trim_end()));
     } else {
-        println!("native: a result line does not fit");
+        output::line(format_args!("native: a result line does not fit"));
     }
 }
 
@@ -174,7 +175,7 @@ impl<T: Transport<Doorbell: 'static> + Send + 'static> Ground for Process<T> {
                 let (left, finished) = (Arc::clone(&left), Arc::clone(&finished));
                 std::thread::spawn(move || {
                     if let Some(why) = core.and_then(|core| pin(core).err()) {
-                        eprintln!("native: {why}");
+                        output::complain(format_args!("native: {why}"));
                     }
                     let returned = job();
                     left.fetch_sub(1, Ordering::SeqCst);
@@ -217,6 +218,6 @@ impl<T: Transport<Doorbell: 'static> + Send + 'static> Ground for Process<T> {
     }
 
     fn remark(&self, text: &str) {
-        println!("native: {text}");
+        output::line(format_args!("native: {text}"));
     }
 }

@@ -8,6 +8,7 @@
 //! | [`peer`] | the crate virtio-driver, to compare with |
 //! | [`ground`], [`seat`], [`clock`] | the process as the ground of a run: threads on cores |
 //! | [`cli`], [`mod@bench`], [`peer_run`] | the program `native` |
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "`output` outlives readers that leave")]
 pub mod bench;
 pub mod cli;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod embedded;
 pub mod event;
 pub mod ground;
 pub mod memory;
+pub mod output;
 pub mod peer;
 pub mod peer_run;
 pub mod platform;

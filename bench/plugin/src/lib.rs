@@ -75,7 +75,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
         unsafe { CStr::from_ptr(*arguments.add(index)) }.to_bytes()
     });
     let Some(path) = texts.find_map(|text| text.strip_prefix(b"out=")) else {
-        eprintln!("the plugin needs out=PATH");
+        complain("the plugin needs out=PATH");
         return 1;
     };
     // Loaded twice, the first one's file stands.
@@ -86,6 +86,11 @@ pub unsafe extern "C" fn qemu_plugin_install(
         qemu_plugin_register_atexit_cb(id, ended, std::ptr::null_mut());
     }
     0
+}
+
+/// Prints a line on standard error; nobody may read it.
+fn complain(text: &str) {
+    let _nobody_reads_it = writeln!(std::io::stderr(), "{text}");
 }
 
 extern "C" fn translated(_id: u64, block: *mut Translation) {
@@ -110,7 +115,7 @@ extern "C" fn ended(_id: u64, _data: *mut c_void) {
     if let Some(path) = OUT.get()
         && let Err(error) = write(path)
     {
-        eprintln!("{}: {error}", path.display());
+        complain(&format!("{}: {error}", path.display()));
     }
 }
 

@@ -19,6 +19,7 @@ use crate::cli::{Compare, Format};
 use crate::environment::Environment;
 use crate::figures::{self, Cell, median};
 use crate::json;
+use crate::say::{note, say};
 use crate::table;
 use crate::{cpu, page};
 use anyhow::{Result, bail};
@@ -44,18 +45,18 @@ pub(crate) fn run(args: &Compare) -> Result<()> {
     }
     json::write(&output, &document)?;
     if args.means.output_format == Format::Json && args.output.is_none() {
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        say!("{}", serde_json::to_string_pretty(&document)?);
     }
     if args.means.output_format == Format::Normal {
         show(&environment, &entries, &document);
-        println!("\n{}", table::checks(&checks));
-        println!("results: {}", output.display());
+        say!("\n{}", table::checks(&checks));
+        say!("results: {}", output.display());
     }
     // After everything else is shown: nothing is lost if it cannot be written.
     if let Some(page) = bench::page(&output) {
         page::write(&page, &[(name(&output), document)])?;
         if args.means.output_format == Format::Normal {
-            println!("page:    {}", page.display());
+            say!("page:    {}", page.display());
         }
     }
     fates(&entries)
@@ -68,18 +69,18 @@ fn name(path: &std::path::Path) -> String {
 fn show(environment: &Environment, entries: &[Entry], document: &Value) {
     let cells: Vec<Cell> = entries.iter().filter(|entry| entry.is_measured()).map(|entry| entry.cell.clone()).collect();
     if let Some(share) = figures::others(&cells).filter(|share| *share > cpu::POOR) {
-        eprintln!("note: others took {:.0} % of the processors: measure again when the host is idle", share * 100.0);
+        note!("note: others took {:.0} % of the processors: measure again when the host is idle", share * 100.0);
     }
-    println!("{}\n", environment.line());
-    println!("{}\n", table::cells(&cells));
-    println!("{}", ratios(entries));
+    say!("{}\n", environment.line());
+    say!("{}\n", table::cells(&cells));
+    say!("{}", ratios(entries));
     for peer in Peer::value_variants() {
         if let (state, Some(why)) = document::state(entries, *peer) {
-            println!("{}: {state}: {why}", peer.name());
+            say!("{}: {state}: {why}", peer.name());
         }
     }
     for line in baseline::lines(&document["comparison"]["baseline"]) {
-        println!("{line}");
+        say!("{line}");
     }
 }
 

@@ -17,6 +17,7 @@ use crate::machine::Accel;
 use crate::matrix::VERIFIED;
 use crate::native::Native;
 use crate::run::{Bed, Outcome};
+use crate::say::note;
 use crate::setup;
 use crate::stop;
 use crate::vm::Hypervisor;
@@ -69,7 +70,7 @@ fn have<T>(
         Err(error) => {
             stop::check()?;
             let why = fail::line(&error);
-            eprintln!("note: left out: {why}");
+            note!("note: left out: {why}");
             for entry in entries.iter_mut().filter(|entry| concerned(entry)) {
                 entry.fate = Fate::LeftOut(why.clone());
             }
@@ -109,7 +110,7 @@ pub(crate) fn run(bed: &Bed, entries: &mut [Entry], extent: Extent) -> Result<()
     let start = Instant::now();
     for made in 0..extent.passes {
         if made >= extent.fewest && start.elapsed() > extent.budget {
-            eprintln!("note: this host is slow: {made} samples of each instead of {}", extent.passes);
+            note!("note: this host is slow: {made} samples of each instead of {}", extent.passes);
             break;
         }
         pass(entries, Kind::Timed, made)?;
@@ -148,7 +149,7 @@ fn sample(bed: &Bed, entry: &mut Entry) -> Result<()> {
         Err(error) => {
             stop::check()?;
             let why = fail::line(&error);
-            eprintln!("note: {} failed: {why}", entry.name());
+            note!("note: {} failed: {why}", entry.name());
             entry.fate = Fate::Failed(why);
         }
     }
@@ -182,7 +183,7 @@ fn whole(bed: &Bed, guest: &mut Guest) -> Result<Option<f64>> {
         Err(error) => {
             stop::check()?;
             let why = fail::line(&error);
-            eprintln!("note: the whole guest of {} was not counted: {why}", guest.job.params.name);
+            note!("note: the whole guest of {} was not counted: {why}", guest.job.params.name);
             guest.why_not = Some(why);
             Ok(None)
         }

@@ -16,17 +16,22 @@ pub(crate) mod steps;
 use crate::cli::Fio as Arguments;
 use crate::fail::{Failure, last};
 use crate::image;
-use crate::process::capture;
+use crate::process::{Guarded, capture};
+use crate::root::root;
+use crate::say::say;
 use crate::setup;
 use anyhow::{Context, Result, bail};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The package that has the driver for C, and the engine's source.
 const PACKAGE: &str = "drv-virtio-block-c";
 /// A cold build on a slow machine.
 const LIMIT: Duration = Duration::from_mins(20);
+/// How long fio may take to end after a signal, less than the tool itself may.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// An fio, and the engine that was built for it.
 pub(crate) struct Fio {
@@ -46,16 +51,30 @@ pub(crate) fn run(args: &Arguments) -> Result<ExitCode> {
     let engine = option(&fio.engine);
     if args.arguments.is_empty() {
         let program = fio.program.display();
-        println!("{}", fio.engine.display());
-        println!(
+        say!("{}", fio.engine.display());
+        say!(
             "{program} {engine} --filename=SOCKET --name=job --rw=randread --bs=4k --iodepth=32 \
              --iodepth_batch_submit=16 --iodepth_batch_complete_min=16 --iodepth_batch_complete_max=32"
         );
         return Ok(ExitCode::SUCCESS);
     }
     let mut command = Command::new(&fio.program);
-    let status = command.arg(engine).args(&args.arguments).status().context("cannot start fio")?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    let mut running = Guarded::spawn(command.arg(engine).args(&args.arguments)).context("cannot start fio")?;
+    let status = loop {
+        match running.wait_until(Instant::now() + LIMIT) {
+            Ok(None) => {}
+            Ok(Some(status)) => break status,
+            // It reports what it did so far, and ends.
+            Err(error) => {
+                running.ask_to_end();
+                running.ends_by(Instant::now() + ENDING);
+                return Err(error);
+            }
+        }
+    };
+    // As a shell shows one that a signal ended.
+    let code = status.code().or_else(|| Some(128 + status.signal()?));
+    Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 impl Fio {
@@ -86,7 +105,7 @@ impl Fio {
 
     /// Compiles the engine for an fio of `version` and links it to `path`.
     fn link(&self, version: &str, path: &Path) -> Result<()> {
-        let sources = image::root().join("bench/c");
+        let sources = root()?.join("bench/c");
         let made = path.with_extension(format!("{}.so", std::process::id()));
         let mut command = Command::new("cc");
         command
@@ -138,7 +157,7 @@ fn is_version(text: &str) -> bool {
 fn library() -> Result<PathBuf> {
     let package = format!("--package={PACKAGE}");
     let arguments = ["rustc", "--release", &package, "--lib", "--crate-type=staticlib"];
-    let mut command = image::cargo();
+    let mut command = image::cargo()?;
     command.args(arguments).arg("--message-format=json-render-diagnostics");
     let mut path = None;
     let built = capture(&mut command, LIMIT, |line| path = archive(line).or(path.take()))?;
@@ -162,7 +181,7 @@ fn archive(line: &str) -> Option<PathBuf> {
 /// A folder below cargo's target folder, which git does not see.
 fn cache(name: &str) -> Result<PathBuf> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    let folder = image::root().join(target).join(name);
+    let folder = root()?.join(target).join(name);
     std::fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
     Ok(folder)
 }

@@ -9,6 +9,7 @@ use crate::figures::ios;
 use crate::guest_count;
 use crate::job::Job;
 use crate::run::{Bed, Told};
+use crate::say::note;
 use anyhow::{Result, ensure};
 use workload::report::{Direction, Instructions};
 
@@ -70,7 +71,7 @@ pub(super) fn count(bed: &Bed, job: &Job) -> Result<Told> {
     let whole = format!("the whole guest: {all:.0} instructions per I/O, {kernel:.0} of them in the kernel");
     let lists = [listed("submit", submit), listed("complete", complete)];
     for line in std::iter::once(&whole).chain(&lists) {
-        eprintln!("{}: {line}", job.params.name);
+        note!("{}: {line}", job.params.name);
     }
     told.notes.push(whole);
     told.notes.extend(lists);

@@ -5,10 +5,12 @@
 use super::Guest;
 use super::initramfs::{Archive, in_order};
 use crate::fail::{self, Failure, Skip, last};
-use crate::image;
 use crate::process::capture;
 use crate::qemu::find;
+use crate::root::root;
+use crate::say::note;
 use crate::setup;
+use crate::stop;
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
 use std::fs::File;
@@ -52,12 +54,12 @@ pub(crate) fn guest(install: bool) -> Result<Guest> {
     let versions = versions(&[&kernel, &busybox], &fio, &libraries)?;
     let mut hasher = DefaultHasher::new();
     versions.hash(&mut hasher);
-    let parent = target().join("linux-guest");
+    let parent = target()?.join("linux-guest");
     let folder = parent.join(format!("{:016x}", hasher.finish()));
     if !folder.exists() {
         std::fs::create_dir_all(&parent).with_context(|| format!("creating {}", parent.display()))?;
         let made = tempfile::Builder::new().prefix("making").tempdir_in(&parent)?;
-        eprintln!("making the Linux guest of {} {} and fio", kernel.name, kernel.version);
+        note!("making the Linux guest of {} {} and fio", kernel.name, kernel.version);
         make(made.path(), &[&kernel, &busybox], &fio, &libraries, install)?;
         std::fs::write(made.path().join("versions"), &versions)?;
         // Somebody else may have been faster; theirs is the same.
@@ -74,9 +76,9 @@ fn unavailable(error: &anyhow::Error) -> anyhow::Error {
 }
 
 /// Cargo's build folder.
-fn target() -> PathBuf {
+fn target() -> Result<PathBuf> {
     let named = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    image::root().join(named.unwrap_or_else(|| "target".into()))
+    Ok(root()?.join(named.unwrap_or_else(|| "target".into())))
 }
 
 /// The packages in the versions that would be installed today.
@@ -196,6 +198,7 @@ fn plain(file: &Path) -> Result<Option<PathBuf>> {
 
 fn all_files(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        stop::check()?;
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             all_files(&entry.path(), into)?;

@@ -152,7 +152,7 @@ mod tests {
                 true
             }
             Err(_) => {
-                eprintln!("skipped: {} is not here", words[0]);
+                crate::say::note!("skipped: {} is not here", words[0]);
                 false
             }
         }

@@ -10,6 +10,7 @@ use drv_virtio_block::queue::{Prepared, QueueOptions};
 use drv_virtio_block::transport::QueueId;
 use native::event::Kick;
 use native::memory::{Piece, SharedMemory};
+use native::output;
 use native::platform::LinuxPlatform;
 use native::rust_vmm::{Medium, Options, Server, Stop};
 use native::vhost_user::{self, Connection, Session};
@@ -105,7 +106,9 @@ impl Device {
         self.platform.acknowledge(taken);
         front.woken();
         if taken.has(Connection::HANG_UP) {
-            eprintln!("files: the device is gone: run it again, and check the file system first (fsck.fat)");
+            output::complain(format_args!(
+                "files: the device is gone: run it again, and check the file system first (fsck.fat)"
+            ));
             std::process::exit(1);
         }
     }

@@ -26,7 +26,10 @@ use blockd::{Extent, Published, survey};
 use clap::Parser;
 use client::Client;
 use device::Device;
+use native::output;
 use std::error::Error;
+use std::fmt::Arguments;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,7 +51,7 @@ fn main() -> ExitCode {
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("files: {error}");
+            output::complain(format_args!("files: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     if let Some(image) = &options.compare {
-        println!("{} files compared", compare::compare(image)?);
+        line(format_args!("{} files compared", compare::compare(image)?));
         return Ok(());
     }
     let path = options.disk.as_ref().ok_or("a disk image is missing")?;
@@ -67,6 +70,11 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     done.and(stopped)
 }
 
+/// Prints a line, or drops it where nobody reads: what was begun on the disk is ended in order all the same.
+fn line(text: Arguments<'_>) {
+    let _nobody_reads_it = writeln!(std::io::stdout().lock(), "{text}");
+}
+
 fn on(device: &Device, partition: Option<u32>) -> Result<(), Box<dyn Error>> {
     let mut disk = Client::open(device, None, true)?;
     let published = survey(&mut disk)?;
@@ -75,14 +83,14 @@ fn on(device: &Device, partition: Option<u32>) -> Result<(), Box<dyn Error>> {
     let (extent, read_only) = chosen(&published, partition)?;
     let mut client = Client::open(device, Some(extent), read_only)?;
     let done = exercise(&mut client, |entry| {
-        println!("{:>10} {}{}", entry.bytes, entry.name, if entry.directory { "/" } else { "" });
+        line(format_args!("{:>10} {}{}", entry.bytes, entry.name, if entry.directory { "/" } else { "" }));
     });
     client.close()?;
     let report = done?;
-    println!(
+    line(format_args!(
         "{} entries found; {} files of {} bytes written and compared; {} deleted",
         report.listed, report.files, report.bytes, report.deleted
-    );
+    ));
     Ok(())
 }
 
@@ -100,13 +108,16 @@ fn chosen(published: &Published, partition: Option<u32>) -> Result<(Extent, bool
 }
 
 fn print(published: &Published) {
-    println!("{} blocks of {} bytes", published.whole.blocks, published.block_size);
+    line(format_args!("{} blocks of {} bytes", published.whole.blocks, published.block_size));
     for partition in &published.partitions {
         let extent = partition.extent;
         let access = if partition.read_only { "read-only" } else { "read and write" };
-        println!("{} {:?}: {} blocks from {}, {access}", partition.number, partition.name, extent.blocks, extent.first);
+        line(format_args!(
+            "{} {:?}: {} blocks from {}, {access}",
+            partition.number, partition.name, extent.blocks, extent.first
+        ));
     }
     if let Some(side) = published.degraded {
-        println!("the {side:?} copy of the partition table is damaged");
+        line(format_args!("the {side:?} copy of the partition table is damaged"));
     }
 }

@@ -15,7 +15,7 @@
 //! the seal. Checker: [`audit`].
 //!
 //! ```
-//! use workload::verify::{fill, table::{Layout, audit}};
+//! use workload::verify::{fill, table::{Disk, Layout, audit}};
 //!
 //! let layout = Layout::new(64, 8).unwrap();
 //! let mut disk = vec![[0u8; 512]; 64];
@@ -28,7 +28,8 @@
 //!     data.copy_from_slice(&disk.as_flattened()[lba as usize * 512..][..data.len()]);
 //!     Ok(())
 //! };
-//! let found = audit(64, &mut read, &mut |fault| panic!("{fault}")).unwrap();
+//! let mut disk = Disk { read: &mut read, zeros: &mut |_| 0 };
+//! let found = audit(64, &mut disk, &mut |fault| panic!("{fault}")).unwrap();
 //! assert_eq!((found.written, found.zeros, found.faults), (1, 61, 0));
 //! ```
 use core::fmt;
@@ -176,6 +177,31 @@ fn encode_sector(words: &[u32], index: u64, sector: &mut [u8; SECTOR]) -> Result
 /// The caller's access to the disk: fills a buffer of whole sectors, at most 16 KiB, from a sector on.
 pub type Read<'r, E> = dyn FnMut(u64, &mut [u8]) -> Result<(), E> + 'r;
 
+/// The caller's disk.
+pub struct Disk<'r, E> {
+    /// Reads it.
+    pub read: &'r mut Read<'r, E>,
+    /// How many sectors from one on are known to be zeros without being read, such as a hole in a file; 0 where that is
+    /// not known.
+    pub zeros: &'r mut dyn FnMut(u64) -> u64,
+}
+
+impl<E> fmt::Debug for Disk<'_, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Disk")
+    }
+}
+
+impl<E> Disk<'_, E> {
+    fn read(&mut self, lba: u64, data: &mut [u8]) -> Result<(), AuditError<E>> {
+        if (self.zeros)(lba) >= (data.len() / SECTOR) as u64 {
+            data.fill(0);
+            return Ok(());
+        }
+        (self.read)(lba, data).map_err(AuditError::Read)
+    }
+}
+
 /// What a disk was found to hold, in sectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
@@ -224,24 +250,28 @@ impl<E: fmt::Debug + fmt::Display> core::error::Error for AuditError<E> {}
 ///
 /// # Errors
 /// The disk cannot be checked at all, see [`AuditError`]. Faulty sectors are no error: they are counted.
-pub fn audit<E>(capacity: u64, read: &mut Read<'_, E>, report: &mut dyn FnMut(Fault)) -> Result<Audit, AuditError<E>> {
-    let layout = read_seal(capacity, read)?;
+pub fn audit<E>(capacity: u64, disk: &mut Disk<'_, E>, report: &mut dyn FnMut(Fault)) -> Result<Audit, AuditError<E>> {
+    let layout = read_seal(capacity, disk)?;
     let mut found = Audit::default();
     let mut entries = [0; SECTOR];
     let mut data = [0; STRIDE * SECTOR];
-    for start in (0..layout.table).step_by(STRIDE) {
-        let index = start / PER_SECTOR;
-        if start % PER_SECTOR == 0 {
-            entries.fill(0);
-            if index < layout.table_sectors {
-                read(layout.table + index, &mut entries).map_err(AuditError::Read)?;
-            }
+    for (index, start) in (0..).zip((0..layout.table).step_by(PER_SECTOR as usize)) {
+        let sectors = PER_SECTOR.min(layout.table - start);
+        entries.fill(0);
+        if index < layout.table_sectors {
+            disk.read(layout.table + index, &mut entries)?;
         }
-        let data = &mut data[..SECTOR * (layout.table - start).min(STRIDE as u64) as usize];
-        read(start, data).map_err(AuditError::Read)?;
-        for (sector, lba) in data.as_chunks::<SECTOR>().0.iter().zip(start..) {
-            let word = get_u32(&entries, (lba % PER_SECTOR) as usize * 4);
-            found.check(sector, lba, expected(word), report);
+        if entries == [0; SECTOR] && (disk.zeros)(start) >= sectors {
+            found.zeros += sectors;
+            continue;
+        }
+        for start in (start..start + sectors).step_by(STRIDE) {
+            let data = &mut data[..SECTOR * (layout.table - start).min(STRIDE as u64) as usize];
+            disk.read(start, data)?;
+            for (sector, lba) in data.as_chunks::<SECTOR>().0.iter().zip(start..) {
+                let word = get_u32(&entries, (lba % PER_SECTOR) as usize * 4);
+                found.check(sector, lba, expected(word), report);
+            }
         }
     }
     Ok(found)
@@ -262,10 +292,10 @@ impl Audit {
 }
 
 /// Reads the seal and the table that it vouches for.
-fn read_seal<E>(capacity: u64, read: &mut Read<'_, E>) -> Result<Layout, AuditError<E>> {
+fn read_seal<E>(capacity: u64, disk: &mut Disk<'_, E>) -> Result<Layout, AuditError<E>> {
     let mut sector = [0; SECTOR];
     let last = capacity.checked_sub(1).ok_or(AuditError::NoSeal)?;
-    read(last, &mut sector).map_err(AuditError::Read)?;
+    disk.read(last, &mut sector)?;
     if sector[..8] != MAGIC || crc32c(&sector[..CRC_AT]) != get_u32(&sector, CRC_AT) {
         return Err(AuditError::NoSeal);
     }
@@ -277,7 +307,7 @@ fn read_seal<E>(capacity: u64, read: &mut Read<'_, E>) -> Result<Layout, AuditEr
     let crc = get_u32(&sector, 32);
     let mut digest = CRC32C.digest();
     for index in 0..layout.table_sectors {
-        read(layout.table + index, &mut sector).map_err(AuditError::Read)?;
+        disk.read(layout.table + index, &mut sector)?;
         digest.update(&sector);
         if sector.as_chunks::<4>().0.iter().any(|word| u32::from_le_bytes(*word) > UNKNOWN) {
             return Err(AuditError::Table);
