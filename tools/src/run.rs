@@ -91,7 +91,7 @@ pub(crate) struct Told {
 fn tell_once(note: &str) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(note.to_owned()) {
-        eprintln!("note: {note}");
+        note!("note: {note}");
     }
 }
 
