@@ -29,6 +29,8 @@ pub(crate) enum Server {
     /// The native bench's device on rust-vmm's queues, in a process of its own, started for each run; `volatile` keeps
     /// what is written in its memory until it is flushed.
     RustVmm { volatile: bool },
+    /// The same device, with used lengths and a DISCARD as they should not be.
+    Deviating,
 }
 
 /// A device inside the native bench.
@@ -38,6 +40,8 @@ pub(crate) enum Inside {
     Minimal { stepped: bool },
     /// On rust-vmm's queues.
     RustVmm,
+    /// The minimal one, which refuses some of what it offers and insists on the rest.
+    Deviating,
 }
 
 impl Backend {
@@ -58,12 +62,18 @@ impl Backend {
             Self::VhostUser(Server::StorageDaemon) => "qemu-storage-daemon",
             Self::Embedded(Inside::Minimal { .. }) => "minimal",
             Self::VhostUser(Server::RustVmm { .. }) | Self::Embedded(Inside::RustVmm) => "rust-vmm",
+            Self::VhostUser(Server::Deviating) | Self::Embedded(Inside::Deviating) => "deviating",
         }
     }
 
     /// A Linux process rather than the image.
     pub(crate) fn is_native(&self) -> bool {
         *self != Self::Qemu
+    }
+
+    /// The device that is written for speed, whatever it insists on.
+    pub(crate) fn is_minimal(&self) -> bool {
+        matches!(self, Self::Embedded(Inside::Minimal { .. } | Inside::Deviating))
     }
 
     /// The device has no thread of its own.
@@ -95,7 +105,7 @@ impl Asked {
         };
         match key {
             "backend" => self.backend = one_of(&["qemu", "vhost-user", "embedded"])?,
-            "device" => self.device = one_of(&["minimal", "rust-vmm"])?,
+            "device" => self.device = one_of(&["minimal", "rust-vmm", "deviating"])?,
             "stepped" => self.stepped = one_of(&["on", "off"])?.map(|word| word == "on"),
             "socket" => self.socket = Some(value.to_owned()),
             _ => return Ok(false),
@@ -169,6 +179,7 @@ impl Asked {
         match (&self.socket, self.device.as_deref()) {
             (_, Some("minimal")) => bail!("device=minimal exists inside the bench only: use backend=embedded"),
             (Some(socket), Some(_)) => bail!("socket={socket} is there already: leave device out"),
+            (None, Some("deviating")) => Ok(Server::Deviating),
             (None, Some(_)) => Ok(Server::RustVmm { volatile: false }),
             (None, None) => Ok(Server::StorageDaemon),
             (Some(socket), None) => {
@@ -199,6 +210,10 @@ impl Asked {
             return Ok(Inside::RustVmm);
         }
         ensure!(!file, "the minimal device moves no data: leave disk out, or use device=rust-vmm without stepped=on");
+        if self.device.as_deref() == Some("deviating") {
+            ensure!(!stepped, "device=deviating has a thread of its own: use device=minimal or stepped=off");
+            return Ok(Inside::Deviating);
+        }
         ensure!(stepped || !params.icount, "icount counts on a stepped device: leave stepped=off out");
         if stepped && params.mode == Mode::Interrupt {
             bail!("a stepped device has no thread that could interrupt: use mode=polled or stepped=off");

@@ -270,7 +270,7 @@ settings! {
         backend: "backend", "BACKEND";
         /// vhost-user back-end to use; without it qemu-storage-daemon is started
         socket: "socket", "PATH";
-        /// Native device: minimal (written for speed) or rust-vmm
+        /// Native device: minimal (written for speed), rust-vmm, or deviating (breaks rules as devices in the field do)
         device: "device", "DEVICE";
         /// on: no device thread, the submitters step the minimal device
         stepped: "stepped", "SWITCH";

@@ -1,11 +1,12 @@
 //! What every device must do: one list of scenarios, run on devices that others wrote.
 //!
-//! qemu-storage-daemon on a raw file, the device on rust-vmm's rings in a process of its own, QEMU's PCI device. To add
-//! a scenario: a name, the smallest size that includes it, and a closure over [`Lab`], which runs on whichever device
-//! is at hand. Every run that writes data is checked by the host afterwards. Running and counting is `testrun`'s.
+//! qemu-storage-daemon on a raw file, the device on rust-vmm's rings in a process of its own, QEMU's PCI device; and a few
+//! of them on a device of our own that breaks rules as devices in the field do. To add a scenario: a name, the smallest
+//! size that includes it, and a closure over [`Lab`], which runs on whichever device is at hand. Every run that writes
+//! data is checked by the host afterwards. Running and counting is `testrun`'s.
 use crate::backend::{Backend, Server};
 use crate::fail::is_skip;
-use crate::job::Job;
+use crate::job::{Draft, Job};
 use crate::kills;
 use crate::lab::{Lab, Run, SPLIT, Size, protected, refused};
 use crate::over_blockd;
@@ -18,10 +19,14 @@ pub(crate) enum Device {
     StorageDaemon,
     RustVmm,
     Qemu,
+    /// Reports lengths that cannot be, offers what cannot be used, and refuses features.
+    Deviating,
 }
 
 impl Device {
-    pub(crate) const ALL: [Self; 3] = [Self::StorageDaemon, Self::RustVmm, Self::Qemu];
+    pub(crate) const ALL: [Self; 4] = [Self::StorageDaemon, Self::RustVmm, Self::Qemu, Self::Deviating];
+    /// Those that keep to the specification.
+    const SOUND: [Self; 3] = [Self::StorageDaemon, Self::RustVmm, Self::Qemu];
     /// Those that are another process than the driver.
     const APART: [Self; 2] = [Self::StorageDaemon, Self::RustVmm];
 
@@ -30,6 +35,7 @@ impl Device {
             Self::StorageDaemon => "qemu-storage-daemon",
             Self::RustVmm => "rust-vmm",
             Self::Qemu => "QEMU",
+            Self::Deviating => "deviating",
         }
     }
 
@@ -39,6 +45,7 @@ impl Device {
             Self::StorageDaemon => "backend=vhost-user",
             Self::RustVmm => "backend=vhost-user device=rust-vmm",
             Self::Qemu => "",
+            Self::Deviating => "backend=vhost-user device=deviating",
         }
     }
 }
@@ -59,6 +66,11 @@ impl Scenario {
         self.devices.contains(&device)
     }
 
+    /// The same scenario, on the device that deviates as well.
+    pub(crate) fn everywhere(self) -> Self {
+        Self { devices: &Device::ALL, ..self }
+    }
+
     /// The step's name.
     pub(crate) fn on(&self, device: Device) -> String {
         format!("conformance: {} on {}", self.name, device.name())
@@ -68,6 +80,8 @@ impl Scenario {
 /// The feature bits that scenarios look at.
 const INDIRECT: u64 = 1 << 28;
 const EVENT_IDX: u64 = 1 << 29;
+const DISCARD: u64 = 1 << 13;
+const RING_RESET: u64 = 1 << 40;
 
 /// Every scenario that `size` includes.
 pub(crate) fn all(size: Size) -> Vec<Scenario> {
@@ -77,8 +91,42 @@ pub(crate) fn all(size: Size) -> Vec<Scenario> {
     all.extend(features());
     all.extend(ring_sizes());
     all.extend(over_blockd::all());
+    all.extend(deviations());
     all.retain(|scenario| scenario.size <= size);
     all
+}
+
+/// What the device that deviates does, and what becomes of it.
+fn deviations() -> impl Iterator<Item = Scenario> {
+    let lengths = scenario("lengths that cannot be are counted, and the data is whole", Size::Quick, |lab| {
+        let words = "mode=polled iodepth=16 iodepth_batch_submit=4 queues=2 numjobs=2";
+        let outcome = lab.verified(&format!("{words} {SPLIT} number_ios={}", few(lab)))?;
+        let (odd, done) = (outcome.report.length_anomalies, outcome.report.completed);
+        // Every fourth length is above what a read may have, three in four above what a write may.
+        ensure!((done / 4..done).contains(&odd), "{odd} odd lengths in {done} answers");
+        ensure!(outcome.notes.iter().any(|note| note.contains("more bytes")), "no note tells of them");
+        Ok(())
+    });
+    let unusable =
+        scenario("an operation that cannot be used counts as not offered, and a note says so", Size::Quick, |lab| {
+            let outcome = lab.verified(&format!("mode=interrupt iodepth=4 number_ios={}", few(lab)))?;
+            ensure!(outcome.boot.features & DISCARD == 0, "features are {:#x}", outcome.boot.features);
+            let told = outcome.notes.iter().any(|note| note.contains("offers DISCARD") && note.contains("not offered"));
+            ensure!(told, "no note tells of it: {:?}", outcome.notes);
+            Ok(())
+        });
+    let refused = scenario("features that it insists on are accepted at the second attempt", Size::Quick, |lab| {
+        let words = "backend=embedded device=deviating mode=polled event_idx=off indirect=off iodepth=8";
+        let job = Draft::of(&format!("{words} number_ios={}", few(lab)))?.finish()?;
+        let outcome = lab.bed.watched(&job, &mut |_, _| Ok(()))?;
+        let features = outcome.boot.features;
+        let (needed, foreign) = (EVENT_IDX | INDIRECT, features & RING_RESET);
+        ensure!(features & needed == needed && foreign == 0, "features are {features:#x}");
+        let told = outcome.notes.iter().any(|note| note.contains("insists on INDIRECT_DESC, EVENT_IDX"));
+        ensure!(told, "no note tells of it: {:?}", outcome.notes);
+        Ok(())
+    });
+    [lengths, unusable, refused].into_iter().map(|one| Scenario { devices: &[Device::Deviating], ..one })
 }
 
 /// What was written is what is read, however it travels.
@@ -95,7 +143,8 @@ fn data() -> Vec<Scenario> {
         scenario("submitters that share a queue lose nothing", Size::Quick, |lab| {
             let words = "numjobs=4 queues=1 submit=shared mode=interrupt iodepth=16";
             lab.verified(&format!("{words} number_ios={}", few(lab))).map(drop)
-        }),
+        })
+        .everywhere(),
         scenario("polled, without an interrupt", Size::Quick, |lab| {
             let words = "mode=polled iodepth=32 iodepth_batch_submit=32";
             let outcome = lab.verified(&format!("{words} {SPLIT} number_ios={}", few(lab)))?;
@@ -107,7 +156,8 @@ fn data() -> Vec<Scenario> {
             let outcome = lab.verified(&format!("{words} {SPLIT} number_ios={}", few(lab)))?;
             ensure!(outcome.report.interrupts > 0, "no interrupt was taken");
             Ok(())
-        }),
+        })
+        .everywhere(),
         scenario("one request at a time by interrupt", Size::Quick, |lab| {
             lab.verified("mode=interrupt iodepth=1 number_ios=500").map(drop)
         }),
@@ -119,7 +169,8 @@ fn rules() -> Vec<Scenario> {
     vec![
         scenario("flush keeps its order", Size::Quick, |lab| {
             lab.succeeds("name=flush scenario=flush rw=write mode=interrupt")
-        }),
+        })
+        .everywhere(),
         scenario("a read-only disk is read and reported as such", Size::Quick, |lab| {
             let outcome = lab.on_file("rw=randread mode=interrupt iodepth=8 number_ios=2000", protected)?;
             ensure!(outcome.boot.read_only, "the disk was not reported as read-only");
@@ -156,7 +207,7 @@ pub(crate) fn few(lab: &Lab) -> u32 {
 }
 
 pub(crate) fn scenario(name: &str, size: Size, run: impl Fn(&Lab) -> Result<()> + 'static) -> Scenario {
-    Scenario { name: name.to_owned(), size, devices: &Device::ALL, run: Box::new(run) }
+    Scenario { name: name.to_owned(), size, devices: &Device::SOUND, run: Box::new(run) }
 }
 
 /// Every operation, the refusals, and a reset under requests in flight; the runner checks and says so.
@@ -165,6 +216,7 @@ fn operations() -> impl Iterator<Item = Scenario> {
         scenario(&format!("every operation and a reset, {words}"), Size::Quick, move |lab| {
             lab.succeeds(&format!("name=operations scenario=operations rw=write mode=polled {words}"))
         })
+        .everywhere()
     })
 }
 
@@ -236,7 +288,7 @@ impl Mark {
 }
 
 /// Scenarios and what came of them on each device.
-pub(crate) fn table(rows: &[(String, [Mark; 3])]) -> String {
+pub(crate) fn table(rows: &[(String, [Mark; Device::ALL.len()])]) -> String {
     let mut table = Table::new();
     let headings = std::iter::once("conformance").chain(Device::ALL.map(Device::name));
     table.load_style(presets::UTF8_BORDERS_ONLY).set_header(headings);
@@ -263,14 +315,18 @@ mod tests {
     fn every_device_has_all_scenarios_but_those_that_mean_nothing_there() {
         let all = all(Size::Long);
         let left_out = |device| all.iter().filter(|one| !one.is_for(device)).count();
-        assert_eq!(Device::ALL.map(left_out), [1, 0, 2]);
+        // Three are for the device that deviates alone.
+        assert_eq!(Device::SOUND.map(left_out), [4, 3, 5]);
+        let there: Vec<&Scenario> = all.iter().filter(|one| one.is_for(Device::Deviating)).collect();
+        assert!(there.len() >= 10 && there.iter().any(|one| one.name.starts_with("via blockd")));
     }
 
     #[test]
     fn the_table_tells_failed_from_skipped_and_leaves_out_what_was_not_run() {
         let skipped = Mark::of(&Err(Skip("no QEMU".into()).into()));
         let failed = Mark::of(&Err(anyhow::anyhow!("lost data")));
-        let rows = [("one".to_owned(), [Mark::Ok, failed, skipped]), ("unseen".to_owned(), [Mark::None; 3])];
+        let rows =
+            [("one".to_owned(), [Mark::Ok, failed, skipped, Mark::None]), ("unseen".to_owned(), [Mark::None; 4])];
         let text = table(&rows);
         let row = text.lines().find(|line| line.contains("one")).unwrap();
         assert!(row.find("ok") < row.find("FAILED") && row.find("FAILED") < row.find("skipped"), "{text}");

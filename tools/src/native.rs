@@ -93,10 +93,11 @@ impl Process {
 
 fn embedded(inside: Inside, job: &Job) -> Result<Vec<OsString>> {
     let device = match inside {
-        Inside::Minimal { .. } => "minimal",
+        Inside::Minimal { .. } | Inside::Deviating => "minimal",
         Inside::RustVmm => "rust-vmm",
     };
     let mut arguments = vec![format!("--device={device}").into()];
+    arguments.extend((inside == Inside::Deviating).then(|| "--deviating".into()));
     arguments.extend(disk(job));
     arguments.push(format!("--device-queues={}", job.machine.device.queues).into());
     if job.params.queue_size > 0 {
@@ -118,7 +119,7 @@ pub(crate) fn disk(job: &Job) -> Vec<OsString> {
             arguments.extend(job.machine.disk.is_read_only().then(|| "--read-only".into()));
             arguments
         }
-        Disk::Null { .. } if matches!(job.backend, Backend::Embedded(Inside::Minimal { .. })) => Vec::new(),
+        Disk::Null { .. } if job.backend.is_minimal() => Vec::new(),
         Disk::Null { bytes } => vec![format!("--disk-bytes={bytes}").into()],
         Disk::Theirs => Vec::new(),
     }

@@ -38,13 +38,15 @@ impl Back {
         let (who, mut command) = match server {
             Server::Theirs(path) => return Ok((None, path.clone())),
             Server::StorageDaemon => (DAEMON, daemon(native, job, folder.path(), &socket)?),
-            Server::RustVmm { volatile } => (SERVING, serving(native, job, &socket, *volatile)),
+            Server::RustVmm { volatile: false } => (SERVING, serving(native, job, &socket, None)),
+            Server::RustVmm { volatile: true } => (SERVING, serving(native, job, &socket, Some("--volatile-cache"))),
+            Server::Deviating => (SERVING, serving(native, job, &socket, Some("--deviating"))),
         };
         command.stdin(Stdio::null());
         let program = Program::start(who, &mut command, core)?;
         let mut back = Self { who, program, socket: socket.clone(), _folder: folder };
         match server {
-            Server::RustVmm { .. } => back.announced()?,
+            Server::RustVmm { .. } | Server::Deviating => back.announced()?,
             _ => back.has_written(&pidfile(&back.socket))?,
         }
         Ok((Some(back), socket))
@@ -132,10 +134,10 @@ fn daemon(native: &Native, job: &Job, folder: &Path, socket: &Path) -> Result<Co
     Ok(command)
 }
 
-fn serving(native: &Native, job: &Job, socket: &Path, volatile: bool) -> Command {
+fn serving(native: &Native, job: &Job, socket: &Path, more: Option<&str>) -> Command {
     let mut command = Command::new(&native.program);
     command.arg("serve").arg(crate::native::option("socket", socket));
     command.args(crate::native::disk(job)).arg(format!("--queues={}", job.machine.device.queues));
-    command.args(volatile.then_some("--volatile-cache"));
+    command.args(more);
     command
 }

@@ -145,7 +145,8 @@ fn on_devices(all: &mut Steps<'_>, args: &Test, size: Size) -> Result<()> {
         native_scenarios::all(size, args.record).into_iter().filter(|scenario| all.wants(&scenario.name)).collect();
     let needs = |device| conforming.iter().any(|scenario| wanted(scenario, device));
     let image = !booted.is_empty() || needs(Device::Qemu);
-    let native = !inside.is_empty() || needs(Device::StorageDaemon) || needs(Device::RustVmm);
+    let native =
+        !inside.is_empty() || needs(Device::StorageDaemon) || needs(Device::RustVmm) || needs(Device::Deviating);
     let mut beds = Beds::default();
     if image || all.wants("image") {
         all.always("image", || beds.add_qemu(args))?;
@@ -202,7 +203,7 @@ fn conform(all: &mut Steps<'_>, chosen: &[conformance::Scenario], beds: &Beds, s
     let labs = Device::ALL.map(|device| beds.lab(device, size));
     let mut rows = Vec::new();
     for scenario in chosen {
-        let mut marks = [Mark::None; 3];
+        let mut marks = [Mark::None; Device::ALL.len()];
         for ((device, lab), mark) in Device::ALL.into_iter().zip(&labs).zip(&mut marks) {
             if scenario.is_for(device) {
                 *mark = run_in(all, &scenario.on(device), lab, &scenario.run)?;

@@ -40,7 +40,7 @@ fn a_value_that_an_option_does_not_take_is_refused_with_those_that_it_does() {
     refuses(&["bench", "--queue-size=2048"], &["queue_size=2048", "1024"]);
     refuses(&["bench", "--ring=round"], &["--ring", "split"]);
     refuses(&["bench", "--backend=cloud"], &["--backend", "qemu or vhost-user or embedded"]);
-    refuses(&["bench", "--device=fast"], &["--device", "minimal or rust-vmm"]);
+    refuses(&["bench", "--device=fast"], &["--device", "minimal or rust-vmm or deviating"]);
     refuses(&["bench", "--backend=embedded", "--stepped=maybe"], &["--stepped", "on or off"]);
     refuses(&["bench", "--passes=0"], &["--passes"]);
     refuses(&["bench", "--via=lib-block"], &["--via", "driver or blockd"]);

@@ -28,6 +28,8 @@ const PER_QUEUE: usize = 1 << 20;
 const SPARE: usize = 96 << 20;
 /// Largest ring of a device that is served.
 const QUEUE_SIZE: u16 = 1024;
+/// `VIRTIO_F_RING_RESET`, which the driver does not implement.
+const RING_RESET: u64 = 1 << 40;
 /// Sectors of a device that was given no size.
 const SECTORS: u64 = 1 << 21;
 
@@ -84,7 +86,8 @@ fn server(socket: &Path, medium: &MediumArgs, queues: u16, queue_size: u16) -> R
         Medium::ram(medium.disk_bytes.map_or(SECTORS, |bytes| bytes / 512)).map_err(|e| format!("the RAM disk: {e}"))
     };
     let disk = medium.disk.as_ref().map_or_else(of_memory, of_file)?;
-    let options = ServedOptions { queues, queue_size, read_only: medium.read_only, ..ServedOptions::default() };
+    let (read_only, deviating) = (medium.read_only, medium.deviating);
+    let options = ServedOptions { queues, queue_size, read_only, deviating, ..ServedOptions::default() };
     Server::bind(socket, disk, options).map_err(|e| format!("{}: {e}", socket.display()))
 }
 
@@ -200,7 +203,12 @@ fn minimal(run: &Run, memory: &'static SharedMemory, calls: &[Arc<Event>]) -> Re
     if run.medium.disk.is_some() {
         return Err("the minimal device has no file: give --disk-bytes, or --device=rust-vmm".to_owned());
     }
-    let base = Options::default();
+    let mut base = Options::default();
+    if run.medium.deviating {
+        // It offers a bit that is not implemented, which must stay out, and insists on two that are.
+        base.features |= RING_RESET;
+        base.insists_on = feature::EVENT_IDX | feature::INDIRECT_DESC;
+    }
     let options = Options {
         features: if run.device_queues > 1 { base.features } else { base.features & !feature::MQ },
         sectors: run.medium.disk_bytes.map_or(SECTORS, |bytes| bytes / 512),

@@ -93,4 +93,7 @@ pub struct Medium {
     /// Keep writes in memory until they are flushed (rust-vmm device on a disk)
     #[arg(long, requires = "disk", conflicts_with = "read_only")]
     pub volatile_cache: bool,
+    /// Deviate from the specification as devices in the field do
+    #[arg(long)]
+    pub deviating: bool,
 }

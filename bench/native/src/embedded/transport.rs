@@ -140,7 +140,8 @@ unsafe impl Transport for EmbeddedTransport {
             return Ok(());
         }
         let offered = Features(self.device.offered_features());
-        let agreed = offered.has(registers.accepted.0) && registers.accepted.has(feature::VERSION_1);
+        let needed = feature::VERSION_1 | self.device.options().insists_on;
+        let agreed = offered.has(registers.accepted.0) && registers.accepted.has(needed);
         registers.status = if agreed { status } else { status & !status::FEATURES_OK };
         let runs = registers.status & status::DRIVER_OK != 0;
         drop(registers);

@@ -2,6 +2,7 @@
 //!
 //! It drains a queue, asks for the next kick, and looks again; a queue that makes no progress is left alone until it is
 //! kicked again, whatever its index says. It knows no request types.
+use super::deviation::Deviation;
 use super::request::{Disk, execute};
 use super::{Medium, Options};
 use drv_virtio_block::spec::{config, feature};
@@ -22,6 +23,8 @@ type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 pub(super) struct Backend {
     medium: Medium,
     options: Options,
+    /// Of a device that deviates.
+    deviation: Option<Deviation>,
     writeback: AtomicBool,
     memory: RwLock<Option<Memory>>,
 }
@@ -32,7 +35,8 @@ impl Backend {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no device has these queues"));
         }
         let writeback = AtomicBool::new(options.writeback);
-        Ok(Self { medium, options, writeback, memory: RwLock::new(None) })
+        let deviation = options.deviating.then(Deviation::default);
+        Ok(Self { medium, options, deviation, writeback, memory: RwLock::new(None) })
     }
 
     /// Between clients: nothing of the last one's stays, but the medium.
@@ -57,8 +61,11 @@ impl Backend {
         while done < usize::from(queue.size()) {
             let Some(chain) = queue.pop_descriptor_chain(memory.clone()) else { break };
             let head = chain.head_index();
-            let written = execute(&disk, chain, memory);
-            queue.add_used(&**memory, head, written)?;
+            let length = execute(&disk, chain, memory).map_or(0, |moved| match &self.deviation {
+                Some(deviation) => deviation.length(moved),
+                None => moved.written,
+            });
+            queue.add_used(&**memory, head, length)?;
             done += 1;
         }
         Ok(done)
@@ -99,6 +106,9 @@ impl Backend {
         }
         for at in [config::MAX_DISCARD_SEG, config::DISCARD_SECTOR_ALIGNMENT, config::MAX_WRITE_ZEROES_SEG] {
             put(at, &1_u32.to_le_bytes());
+        }
+        if self.deviation.is_some() {
+            put(config::MAX_DISCARD_SEG, &[0; 4]);
         }
         put(config::WRITE_ZEROES_MAY_UNMAP, &[1]);
         space

@@ -11,6 +11,7 @@
 //!
 //! Specification: 2.7 Split Virtqueues, 5.2 Block Device; vhost-user (QEMU interop).
 mod backend;
+mod deviation;
 mod medium;
 mod request;
 #[cfg(test)]
@@ -52,6 +53,9 @@ pub struct Options {
     pub max_range_sectors: u32,
     /// What GET_ID answers, padded with NUL.
     pub id: [u8; ID_BYTES as usize],
+    /// Deviate as devices in the field do: used lengths that are 0, the data, one more, or more than there is, and a
+    /// DISCARD whose limits allow no request.
+    pub deviating: bool,
 }
 
 impl Default for Options {
@@ -76,6 +80,7 @@ impl Default for Options {
             writeback: true,
             max_range_sectors: 1 << 16,
             id,
+            deviating: false,
         }
     }
 }

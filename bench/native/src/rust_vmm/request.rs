@@ -3,6 +3,7 @@
 //! It knows the chain's bytes through `virtio-queue`'s reader and writer, which check every address, and moves data
 //! through one bounded buffer.
 use super::Options;
+use super::deviation::Moved;
 use super::medium::Medium;
 use drv_virtio_block::spec::request_status::{IOERR, OK, UNSUPP};
 use drv_virtio_block::spec::{SECTOR, feature};
@@ -43,22 +44,24 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Carries out the request in `chain`; returns the bytes written, 0 for a chain that has no room for an answer.
-pub(super) fn execute<M>(disk: &Disk<'_>, chain: DescriptorChain<M>, memory: &GuestMemoryMmap) -> u32
+/// Carries out the request in `chain`; `None` for a chain that has no room for an answer.
+pub(super) fn execute<M>(disk: &Disk<'_>, chain: DescriptorChain<M>, memory: &GuestMemoryMmap) -> Option<Moved>
 where
     M: Deref<Target = GuestMemoryMmap> + Clone,
 {
-    let Ok(mut out) = chain.clone().reader(memory) else { return 0 };
-    let Ok(mut into) = chain.writer(memory) else { return 0 };
-    let Some(room) = into.available_bytes().checked_sub(1) else { return 0 };
-    let Ok(mut status) = into.split_at(room) else { return 0 };
+    let mut out = chain.clone().reader(memory).ok()?;
+    let mut into = chain.writer(memory).ok()?;
+    let room = into.available_bytes().checked_sub(1)?;
+    let mut status = into.split_at(room).ok()?;
+    let data = if room > 0 { room } else { out.available_bytes().saturating_sub(RECORD) };
     let answer = match disk.answer(&mut out, &mut into) {
         Ok(()) => OK,
         Err(Failure::Medium) => IOERR,
         Err(Failure::Unsupported) => UNSUPP,
     };
     let written = into.bytes_written() as u32;
-    if status.write_all(&[answer]).is_err() { 0 } else { written + 1 }
+    status.write_all(&[answer]).ok()?;
+    Some(Moved { written: written + 1, data: data as u32, writable: room as u32 + 1 })
 }
 
 impl Disk<'_> {

@@ -53,6 +53,8 @@ pub struct Options {
     pub max_write_zeroes_sectors: u32,
     /// What GET_ID answers, padded with NUL.
     pub id: [u8; ID_BYTES as usize],
+    /// Features that a driver may leave out by the specification, and without all of which this device refuses the others.
+    pub insists_on: u64,
 }
 
 impl Default for Options {
@@ -82,6 +84,7 @@ impl Default for Options {
             max_discard_sectors: 1 << 16,
             max_write_zeroes_sectors: 1 << 16,
             id,
+            insists_on: 0,
         }
     }
 }
