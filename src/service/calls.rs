@@ -9,7 +9,7 @@ use crate::lib_block::Status;
 use crate::lib_block::entry::MemoryId;
 use crate::lib_block::front_end::{FrontEnd, Grant, MAX_MEMORIES, Notify};
 use crate::lib_block::message::{Answer, BYTES, Body, Call, Driver, Given, Opening, SessionId};
-use crate::lib_block::ring::Rings;
+use crate::lib_block::ring::ServerRings;
 use crate::platform::Platform;
 use crate::transport::Transport;
 use arrayvec::ArrayVec;
@@ -17,8 +17,8 @@ use arrayvec::ArrayVec;
 /// The capabilities that came with a call.
 #[derive(Default)]
 pub struct Beside<'m> {
-    /// OPEN: the client's rings.
-    pub rings: Option<Rings<'m>>,
+    /// OPEN: the server's end of the client's rings.
+    pub rings: Option<ServerRings<'m>>,
     /// REGISTER, READ, WRITE: memory. What a call does not use, or refuses, is dropped.
     pub memory: Option<Grant<'m>>,
     /// OPEN after a restart: memory that the client had, under the numbers that it had.

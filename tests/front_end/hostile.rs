@@ -9,7 +9,7 @@ use drv_virtio_block::lib_block::VERSION;
 use drv_virtio_block::lib_block::entry::{Data, Flags, MemoryId, Operation, Piece, Submission};
 use drv_virtio_block::lib_block::front_end::Access;
 use drv_virtio_block::lib_block::message::{Body, Capability, Extent, Opening, Rights, SessionId};
-use drv_virtio_block::lib_block::ring::{ClientEnd, Stage};
+use drv_virtio_block::lib_block::ring::Stage;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) const CREDIT: u16 = 16;
@@ -114,7 +114,7 @@ impl<'w> Hostile<'w> {
         self.id = Some(rig.front.open(&opening, rig.rings(0, CREDIT), []).unwrap().session);
         self.bounds = Bounds { rights, extents: extents.to_vec(), memory: Vec::new() };
         self.register(rig, random);
-        ClientEnd::new(rig.rings(0, CREDIT)).acknowledge(rig.epoch);
+        rig.client_end(0, CREDIT).acknowledge(rig.epoch);
         self.began = (self.get(SUBMISSION_TAIL), self.get(COMPLETION_HEAD));
         self.muddled = false;
     }

@@ -12,13 +12,14 @@ use drv_virtio_block::interrupt::InterruptGrant;
 use drv_virtio_block::lib_block::entry::{Completion, Data, Flags, MemoryId, Operation, Piece, Submission};
 use drv_virtio_block::lib_block::front_end::{Access, FrontEnd, Grant, Lent, Notify, Options, Served};
 use drv_virtio_block::lib_block::message::{Capability, Extent, Opening, Rights, SessionId};
-use drv_virtio_block::lib_block::ring::{ClientEnd, Rings};
+use drv_virtio_block::lib_block::ring::{ClientEnd, ClientRings, ServerRings};
 use drv_virtio_block::lib_block::{Status, VERSION};
 use drv_virtio_block::platform::{Badge, Nanos};
 use drv_virtio_block::queue::{Prepared, QueueOptions};
 use drv_virtio_block::transport::{QueueId, RingAddresses};
 use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -189,11 +190,21 @@ impl<'w> Rig<'w> {
         panic!("it never ends");
     }
 
-    /// Where the rings of client `at` are.
-    pub(crate) fn rings(&self, at: usize, credit: u16) -> Rings<'w> {
-        let base = self.memory.locate(self.memory.device_base() + self.area(at) as u64, RINGS as u64).unwrap();
+    fn ring_base(&self, at: usize) -> NonNull<u8> {
+        self.memory.locate(self.memory.device_base() + self.area(at) as u64, RINGS as u64).unwrap()
+    }
+
+    /// The server's end of the rings of client `at`.
+    pub(crate) fn rings(&self, at: usize, credit: u16) -> ServerRings<'w> {
         // SAFETY: as many bytes as rings of any size take, whole pages of zeroed memory that is accessed by atomics only.
-        unsafe { Rings::new(base, credit) }.expect("rings")
+        // Whoever served them before is over.
+        unsafe { ServerRings::new(self.ring_base(at), credit) }.expect("rings")
+    }
+
+    /// The client's end of the same.
+    pub(crate) fn client_end(&self, at: usize, credit: u16) -> ClientEnd<'w> {
+        // SAFETY: as above; what is staged names memory that is accessed by atomics only.
+        unsafe { ClientEnd::new(ClientRings::new(self.ring_base(at), credit).expect("rings")) }
     }
 
     /// The words of the rings of client `at`.
@@ -222,7 +233,7 @@ impl<'w> Rig<'w> {
     /// A client's hands, without a session.
     pub(crate) fn hands(&self, at: usize, credit: u16) -> Client<'w> {
         Client {
-            end: ClientEnd::new(self.rings(at, credit)),
+            end: self.client_end(at, credit),
             at,
             id: SessionId(0),
             all: MemoryId(0),

@@ -76,14 +76,14 @@ struct Server<'m> {
 
 impl<'m> Server<'m> {
     fn new(memory: &'m Memory, seen: Rc<Seen>) -> Self {
-        let end = ServerEnd::new(memory.rings());
+        let end = memory.server();
         Self { memory, end, seen, epoch: 0, head: 0, next: 0, published: 0, reaped: 0, unanswered: 0 }
     }
 
     /// Another life: the client is believed where it says that it stands, once it has the epoch.
     fn attach(&mut self, random: &mut Random, alone: bool) {
         self.epoch += 1;
-        self.end = ServerEnd::new(self.memory.rings());
+        self.end = self.memory.server();
         self.end.announce(Announcement { epoch: self.epoch, stage: Stage::Serving });
         let (start, reaped) = (random.edge() as u32, random.edge() as u32);
         if alone {
@@ -195,7 +195,7 @@ struct Client<'m> {
 
 impl<'m> Client<'m> {
     fn new(memory: &'m Memory, seen: Rc<Seen>) -> Self {
-        Self { memory, end: ClientEnd::new(memory.rings()), seen, next: None, published: 0, head: 0, epoch: 0 }
+        Self { memory, end: memory.client(), seen, next: None, published: 0, head: 0, epoch: 0 }
     }
 
     fn attach(&mut self, alone: bool) -> u32 {

@@ -1,5 +1,5 @@
 //! Memory that two sides map as rings, with canaries around it and its words by their places.
-use drv_virtio_block::lib_block::ring::{self, Rings};
+use drv_virtio_block::lib_block::ring::{self, ClientEnd, Rings, ServerEnd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,10 +44,22 @@ impl Memory {
         NonNull::from(&self.lines[1..]).cast()
     }
 
-    pub(crate) fn rings(&self) -> Rings<'_> {
+    fn rings(&self) -> Rings<'_> {
         let base = self.rings_base();
-        // SAFETY: as many bytes as `ring::bytes` says, all of them atomics that nobody accesses otherwise.
+        // SAFETY: as many bytes as `ring::bytes` says, all of them atomics that nobody accesses otherwise. The tests know
+        // which of the ends that they make is over; none gives memory to anybody.
         unsafe { Rings::new(base, self.entries) }.unwrap()
+    }
+
+    /// The client's end.
+    pub(crate) fn client(&self) -> ClientEnd<'_> {
+        // SAFETY: no entry is acted upon.
+        unsafe { ClientEnd::new(self.rings().split().0) }
+    }
+
+    /// The server's end.
+    pub(crate) fn server(&self) -> ServerEnd<'_> {
+        ServerEnd::new(self.rings().split().1)
     }
 
     pub(crate) fn size(&self) -> u32 {

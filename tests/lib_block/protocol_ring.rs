@@ -12,7 +12,7 @@ pub(crate) const fn serving(epoch: u32) -> Announcement {
 /// Both ends, attached; completions begin at `completions`.
 pub(crate) fn attached(memory: &Memory, completions: u32) -> (ClientEnd<'_>, ServerEnd<'_>) {
     memory.set(COMPLETION_TAIL, completions.into());
-    let (mut client, mut server) = (ClientEnd::new(memory.rings()), ServerEnd::new(memory.rings()));
+    let (mut client, mut server) = (memory.client(), memory.server());
     server.announce(serving(1));
     client.acknowledge(1);
     assert!(server.acknowledged(1));
@@ -174,7 +174,7 @@ fn a_client_reports_a_tail_further_than_its_ring() {
 #[test]
 fn stages_have_their_numbers_and_others_are_absent() {
     let memory = Memory::new(2);
-    let (client, mut server) = (ClientEnd::new(memory.rings()), ServerEnd::new(memory.rings()));
+    let (client, mut server) = (memory.client(), memory.server());
     assert_eq!(client.announcement(), Announcement { epoch: 0, stage: Stage::Absent });
     let stages = [(0, Stage::Absent), (1, Stage::Serving), (2, Stage::Stopped), (3, Stage::Ended)];
     for (number, stage) in stages {
@@ -191,7 +191,7 @@ fn stages_have_their_numbers_and_others_are_absent() {
 #[test]
 fn a_client_that_waits_is_shown_an_announcement() {
     let memory = Memory::new(2);
-    let (mut client, mut server) = (ClientEnd::new(memory.rings()), ServerEnd::new(memory.rings()));
+    let (mut client, mut server) = (memory.client(), memory.server());
     let absent = client.announcement();
     assert!(!client.arm(1, absent));
     server.announce(serving(1));
@@ -204,7 +204,7 @@ fn a_client_that_waits_is_shown_an_announcement() {
 #[test]
 fn the_server_stands_where_the_client_says_and_only_in_its_own_epoch() {
     let memory = Memory::new(4);
-    let mut server = ServerEnd::new(memory.rings());
+    let mut server = memory.server();
     server.announce(serving(5));
     for stale in [0, 4, 6, u32::MAX] {
         memory.set(CLIENT, u64::from(stale) | 9 << 32);
@@ -240,7 +240,7 @@ fn after_a_restart_what_was_in_the_rings_is_neither_done_again_nor_answered() {
         assert_eq!(client.look(), Ok(2));
         client.consume(1);
         client.stage(entry(4));
-        let mut server = ServerEnd::new(memory.rings());
+        let mut server = memory.server();
         assert!(!server.acknowledged(1), "its client's word was to another server");
         server.announce(serving(2));
         assert!(!server.acknowledged(2));
@@ -274,10 +274,10 @@ fn memory_of_an_earlier_session_in_the_same_epoch_serves_a_new_one() {
     let _ = server.publish();
     server.announce(Announcement { epoch: 1, stage: Stage::Ended });
     // Another session of the same server over it.
-    let mut server = ServerEnd::new(memory.rings());
+    let mut server = memory.server();
     server.announce(serving(1));
     assert!(!server.acknowledged(1), "the earlier client's word is not this one's");
-    let mut client = ClientEnd::new(memory.rings());
+    let mut client = memory.client();
     client.acknowledge(1);
     assert_eq!(client.look(), Ok(0), "the earlier client's completions are not this one's");
     assert!(server.acknowledged(1));

@@ -5,7 +5,6 @@ use drv_virtio_block::interrupt::CompletionMode;
 use drv_virtio_block::lib_block::Status;
 use drv_virtio_block::lib_block::entry::{Flags, Operation, Submission};
 use drv_virtio_block::lib_block::message::{Body, Given, Info};
-use drv_virtio_block::lib_block::ring::ClientEnd;
 use drv_virtio_block::platform::{Badges, Nanos, Platform};
 use drv_virtio_block::service::{Beside, Envelope};
 
@@ -75,7 +74,7 @@ fn what_came_before_the_sleep_ends_it_before_it_begins() {
     service.pass();
     // A client that goes along.
     open(&mut service, &ground, 1, opening(0, 64));
-    let mut end = ClientEnd::new(ground.rings(1));
+    let mut end = ground.client_end(1);
     service.pass();
     end.acknowledge(end.announcement().epoch);
     service.wait(Badges::NONE, None);

@@ -25,8 +25,9 @@ use crate::lib_block::entry::{Data, Piece};
 /// # Safety
 /// From the moment the value is moved into a request that is submitted until it is moved out of the completion (or
 /// dropped by whoever took it out), nobody but the server and its device accesses the memory behind
-/// [`SharedBuffer::data`] in a way that conflicts with them. `data` says the same every time, and neither it nor moving
-/// the value touches that memory. A value that is leaked keeps its memory from ever being reused. The list of
+/// [`SharedBuffer::data`] in a way that conflicts with them: the memory that each session to whose client the value can
+/// be submitted knows under that number. `data` says the same every time, and neither it nor moving the value touches
+/// that memory. A value that is leaked keeps its memory from ever being reused. The list of
 /// [`Data::List`] is part of that memory: it is written before the request is submitted.
 pub unsafe trait SharedBuffer {
     /// Where it is: one or two pieces, or a list of three to [`MAX_PIECES`](crate::lib_block::MAX_PIECES) that stands

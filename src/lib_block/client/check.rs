@@ -19,10 +19,6 @@ impl<B: SharedBuffer, const N: usize> Client<'_, B, N> {
     }
 
     fn judge(&self, words: [u64; 2]) -> Result<entry::Completion, Fault> {
-        // One that broke the rules once has nothing more to say.
-        if let Standing::Broken(fault) = self.standing() {
-            return Err(fault);
-        }
         let said = entry::Completion::decode(&words).map_err(|_| Fault::Malformed)?;
         if u64::from(said.epoch) != self.epoch {
             return Err(Fault::WrongEpoch);
@@ -59,6 +55,6 @@ impl<B: SharedBuffer, const N: usize> Client<'_, B, N> {
         if self.standing() == Standing::Serving {
             self.stand(Standing::Detached);
         }
-        !matches!(self.standing(), Standing::Broken(_))
+        self.believes()
     }
 }

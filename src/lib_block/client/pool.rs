@@ -40,8 +40,8 @@ impl<const PAGES: usize> Pool<PAGES> {
     ///
     /// # Safety
     /// The bytes are initialised, mapped, and nobody but the pool and the session's server accesses them for as long
-    /// as the pool or a page lives, and until the memory was unregistered. `memory` is those bytes, from its offset 0
-    /// on.
+    /// as the pool or a page lives, and until the memory was unregistered; the server does for requests with its pages
+    /// only. `memory` is those bytes, from its offset 0 on, in every session to whose client a page is submitted.
     pub unsafe fn new(bytes: NonNull<[u8]>, memory: MemoryId, page_bytes: u32) -> Option<Self> {
         let all = (page_bytes as usize).checked_mul(PAGES)?;
         if all == 0 || all > bytes.len() || PAGES > usize::from(u16::MAX) {

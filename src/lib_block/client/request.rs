@@ -129,6 +129,8 @@ impl<B: ServerReadable> Request<B> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag {
     pub(super) number: u16,
+    /// Whose it is: clients of a program are counted. 0 is nobody.
+    pub(super) client: u32,
     /// Which of the tag's uses: requests of this client are counted.
     pub(super) sequence: u64,
 }
@@ -169,7 +171,7 @@ pub enum Why {
     Ended,
     /// The server said what cannot be; it is not believed any more.
     Broken,
-    /// There is no such request to be withdrawn: it was answered.
+    /// There is no such request to be withdrawn: it was answered, or is another client's.
     NotFound,
 }
 

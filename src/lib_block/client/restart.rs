@@ -14,20 +14,20 @@ impl<B: SharedBuffer, const N: usize> Client<'_, B, N> {
     /// of the server before go to `sink` first; then, in the order of their submission, the requests that are lost
     /// with [`Status::Reset`], or with [`Status::Gone`] where no server comes after. With [`Replay::Unanswered`] the
     /// others are asked again and shown to the new server. A buffer is handed out only after the announcement.
+    ///
+    /// A `sink` that panics has had the completion that it was given. Nothing is submitted until another call of this
+    /// has done the rest.
     pub fn resume(&mut self, policy: Replay, mut sink: impl FnMut(Completion<B>)) -> Resumed {
         let word = self.end.announcement();
-        if word == self.known {
+        if !self.has_news(word) {
             return Resumed::Unchanged;
         }
-        if !matches!(self.standing(), Standing::Broken(_)) {
+        if self.notice() {
             self.take(u32::MAX, &mut sink);
         }
         let resumed = match word.stage {
-            Stage::Absent => {
-                self.notice();
-                Resumed::Absent
-            }
-            Stage::Serving if u64::from(word.epoch) == self.epoch => {
+            Stage::Absent => Resumed::Absent,
+            Stage::Serving if u64::from(word.epoch) == self.epoch && !matches!(self.standing(), Standing::Over(_)) => {
                 self.carry_on();
                 Resumed::Unchanged
             }
@@ -69,7 +69,8 @@ impl<B: SharedBuffer, const N: usize> Client<'_, B, N> {
     fn attach(&mut self, word: Announcement, policy: Replay, sink: &mut impl FnMut(Completion<B>)) -> Resumed {
         let (mut order, count) = self.by_submission();
         let order = &mut order[..count];
-        // First everything that calls out, then everything that the server sees.
+        // First everything that runs the caller's code (`sink`, a buffer's `data`), then everything that the server sees.
+        // If that code panics, the next call finds what is left as it was, and stages it anew further on.
         let mut replayed = 0;
         let withdrawn = self.withdrawn();
         for at in 0..count {
@@ -81,12 +82,12 @@ impl<B: SharedBuffer, const N: usize> Client<'_, B, N> {
                 sink(self.release(number, Status::Reset, 0, false));
             }
         }
-        self.end.acknowledge(word.epoch);
-        self.epoch = word.epoch.into();
-        self.stand(Standing::Serving);
         for &number in &order[..replayed] {
             self.stage_again(number);
         }
+        self.end.acknowledge_with(word.epoch, replayed as u32);
+        self.epoch = word.epoch.into();
+        self.stand(Standing::Serving);
         // The doorbell is rung for the acknowledgement anyway.
         let _ = self.end.publish();
         Resumed::Attached { lost: (count - replayed) as u32, replayed: replayed as u32 }
@@ -112,9 +113,11 @@ impl<B: SharedBuffer, const N: usize> Client<'_, B, N> {
                 continue;
             }
             withdrawn[number] = true;
-            // A tag that was given away again since is another request's.
+            // `cancel` put a tag of this client there. One that was given away again since is another request's.
             let target = slot.lba as usize;
-            withdrawn[target] |= !self.slots[target].is_free(target) && self.slots[target].sequence < slot.sequence;
+            if let (Some(withdrawn), Some(other)) = (withdrawn.get_mut(target), self.slots.get(target)) {
+                *withdrawn |= !other.is_free(target) && other.sequence < slot.sequence;
+            }
         }
         withdrawn
     }

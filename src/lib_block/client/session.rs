@@ -7,12 +7,12 @@
 //! ```
 //! use drv_virtio_block::lib_block::client::pool::Page;
 //! use drv_virtio_block::lib_block::client::{Client, Replay, Request, Why};
-//! use drv_virtio_block::lib_block::ring::{self, Rings};
+//! use drv_virtio_block::lib_block::ring::{self, ClientRings};
 //! #[repr(align(64))]
 //! struct Memory([u8; ring::bytes(4)]);
 //! let mut memory = Memory([0; ring::bytes(4)]);
 //! // SAFETY: nobody else has this memory.
-//! let rings = unsafe { Rings::new(core::ptr::NonNull::from(&mut memory).cast(), 4) }.unwrap();
+//! let rings = unsafe { ClientRings::new(core::ptr::NonNull::from(&mut memory).cast(), 4) }.unwrap();
 //! let mut client = Client::<Page<'_, 8>, 4>::new(rings, 512).unwrap();
 //! let refused = client.submit(Request::flush()).unwrap_err();
 //! assert_eq!(refused.why, Why::Restarting); // nobody serves these rings yet
@@ -21,9 +21,10 @@ use super::buffer::SharedBuffer;
 use super::request::{Completion, Refused, Request, Tag, Why};
 use crate::lib_block::Status;
 use crate::lib_block::entry::{Data, Flags, Operation, Submission};
-use crate::lib_block::ring::{Announcement, ClientEnd, Rings, Stage, is_size};
+use crate::lib_block::ring::{Announcement, ClientEnd, ClientRings, Stage, is_size};
 use core::fmt;
 use core::mem;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// What a server did that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,9 +139,9 @@ impl<B> Slot<B> {
 
     /// The end of its request, which there is.
     #[inline(always)]
-    fn ended(&mut self, number: u16, status: Status, bytes: u32, late: bool) -> Completion<B> {
+    fn ended(&mut self, client: u32, number: u16, status: Status, bytes: u32, late: bool) -> Completion<B> {
         self.expected ^= 1;
-        let tag = Tag { number, sequence: self.sequence };
+        let tag = Tag { number, client, sequence: self.sequence };
         Completion { token: self.token, tag, status, bytes, late, buffer: self.buffer.take() }
     }
 
@@ -160,6 +161,8 @@ pub struct Client<'m, B, const N: usize> {
     pub(super) epoch: u64,
     /// A block's bytes, where completions have them.
     unit: u64,
+    /// Which client of the program it is.
+    identity: u32,
     sequence: u64,
     /// How many of `tags`, from the first, are free.
     free: u32,
@@ -178,21 +181,25 @@ impl<'m, B: SharedBuffer, const N: usize> Client<'m, B, N> {
         N - 1
     };
 
-    /// A client of rings that are new; `None` if they have not `N` entries or `block_size` (bytes of a block, as
+    /// A client of rings that are new, or that an earlier client left: nothing in them is believed before a server
+    /// invites this client. `None` if they have not `N` entries or `block_size` (bytes of a block, as
     /// [`Info`](crate::lib_block::message::Info) says) is none. [`Client::resume`] attaches it.
-    pub fn new(rings: Rings<'m>, block_size: u32) -> Option<Self> {
+    pub fn new(rings: ClientRings<'m>, block_size: u32) -> Option<Self> {
         if rings.size() as usize != Self::MASK + 1 || !block_size.is_power_of_two() {
             return None;
         }
+        // SAFETY: it is private here, and staged are requests with `SharedBuffer`s, which their tags keep.
+        let end = unsafe { ClientEnd::new(rings) };
         Some(Self {
-            end: ClientEnd::new(rings),
+            known: end.announcement(),
+            end,
+            identity: identity(),
             epoch: NO_EPOCH,
             unit: u64::from(block_size) << 32,
             sequence: 0,
             free: N as u32,
             open: 0,
             standing: Standing::Detached,
-            known: Announcement { epoch: 0, stage: Stage::Absent },
             tags: core::array::from_fn(|at| (Self::MASK - at) as u16),
             slots: core::array::from_fn(Slot::empty),
         })
@@ -219,6 +226,11 @@ impl<'m, B: SharedBuffer, const N: usize> Client<'m, B, N> {
     pub(super) fn stand(&mut self, standing: Standing) {
         self.standing = standing;
         self.open = if standing == Standing::Serving { u32::MAX } else { 0 };
+    }
+
+    /// How many requests were submitted: the number of the last one.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// Bytes of a block.
@@ -248,11 +260,11 @@ impl<'m, B: SharedBuffer, const N: usize> Client<'m, B, N> {
     /// request was withdrawn (it ends with [`Status::Gone`]), else why not. Either way the request itself ends as well.
     ///
     /// # Errors
-    /// [`Why::NotFound`] when the request was answered, else as [`Client::submit`].
+    /// [`Why::NotFound`] when the request was answered, or was another client's; else as [`Client::submit`].
     pub fn cancel(&mut self, tag: Tag, token: u64) -> Result<Tag, Why> {
-        let number = usize::from(tag.number) & Self::MASK;
-        let slot = &self.slots[number];
-        if slot.is_free(number) || slot.sequence != tag.sequence {
+        let number = usize::from(tag.number);
+        let unanswered = |slot: &Slot<B>| !slot.is_free(number) && slot.sequence == tag.sequence;
+        if tag.client != self.identity || !self.slots.get(number).is_some_and(unanswered) {
             return Err(Why::NotFound);
         }
         if self.free & self.open == 0 {
@@ -264,6 +276,8 @@ impl<'m, B: SharedBuffer, const N: usize> Client<'m, B, N> {
     /// There is credit, and a server.
     #[inline(always)]
     fn stage(&mut self, request: Request<B>) -> Tag {
+        // Asked before anything changes: it is the buffer's own code, which may panic.
+        let data = request.buffer.as_ref().map_or(Data::None, SharedBuffer::data);
         self.free -= 1;
         // Masked for the compiler: tags are below `N`, and so is the number of free ones.
         let number = self.tags[self.free as usize & Self::MASK];
@@ -280,14 +294,16 @@ impl<'m, B: SharedBuffer, const N: usize> Client<'m, B, N> {
         slot.deadline = request.deadline;
         // A free tag has no buffer: nothing is there to be dropped.
         mem::forget(mem::replace(&mut slot.buffer, request.buffer));
-        let words = entry(number, slot);
+        let words = entry(number, slot, data);
         self.end.stage(words);
-        Tag { number, sequence: self.sequence }
+        Tag { number, client: self.identity, sequence: self.sequence }
     }
 
     /// Stages what a tag has once more.
     pub(super) fn stage_again(&mut self, number: u16) {
-        let words = entry(number, &self.slots[usize::from(number) & Self::MASK]);
+        let slot = &self.slots[usize::from(number) & Self::MASK];
+        let data = slot.buffer.as_ref().map_or(Data::None, SharedBuffer::data);
+        let words = entry(number, slot, data);
         self.end.stage(words);
     }
 
@@ -313,7 +329,8 @@ impl<'m, B: SharedBuffer, const N: usize> Client<'m, B, N> {
     }
 
     /// Takes up to `max` completions, and looks whether the server says something new ([`Client::standing`]). How many
-    /// there were.
+    /// there were. A `sink` that panics has had the completion that it was given; those behind it come with the next
+    /// call.
     #[inline(always)]
     pub fn reap(&mut self, max: u32, mut sink: impl FnMut(Completion<B>)) -> u32 {
         // What the server says is looked at first: what it says goes for all completions before.
@@ -329,53 +346,92 @@ impl<'m, B: SharedBuffer, const N: usize> Client<'m, B, N> {
             Ok(ready) => ready.min(max),
             Err(_) => self.jumped(),
         };
-        let mut taken = 0;
-        while taken < count {
-            let words = self.end.peek(taken);
+        let mut reaping = Reaping { client: self, taken: 0 };
+        while reaping.taken < count {
+            let client = &mut *reaping.client;
+            let words = client.end.peek(reaping.taken);
             let number = words[0] as u16;
-            let slot = &mut self.slots[usize::from(number) & Self::MASK];
-            let completion = if (words[0] ^ slot.expected) | (words[1] ^ self.epoch) == 0 {
+            let slot = &mut client.slots[usize::from(number) & Self::MASK];
+            let completion = if (words[0] ^ slot.expected) | (words[1] ^ client.epoch) == 0 {
                 // Written out, so that the place of the slot is computed once.
-                let completion = slot.ended(number, Status::Ok, (words[0] >> 32) as u32, false);
-                let free = self.free;
-                self.tags[free as usize & Self::MASK] = number;
-                self.free = free + 1;
+                let completion = slot.ended(client.identity, number, Status::Ok, (words[0] >> 32) as u32, false);
+                let free = client.free;
+                client.tags[free as usize & Self::MASK] = number;
+                client.free = free + 1;
                 completion
             } else {
-                match self.check(words) {
+                match client.check(words) {
                     Some(completion) => completion,
                     None => break,
                 }
             };
-            taken += 1;
+            // The tag is free: this entry must not be looked at again, whatever becomes of the caller's code.
+            reaping.taken += 1;
             sink(completion);
         }
-        if taken != 0 {
-            self.end.consume(taken);
-        }
-        taken
+        reaping.taken
     }
 
     /// The end of a tag's request, which there is.
     pub(super) fn release(&mut self, number: u16, status: Status, bytes: u32, late: bool) -> Completion<B> {
         self.tags[self.free as usize & Self::MASK] = number;
         self.free += 1;
-        self.slots[usize::from(number) & Self::MASK].ended(number, status, bytes, late)
+        self.slots[usize::from(number) & Self::MASK].ended(self.identity, number, status, bytes, late)
     }
 
     /// Asks for the client's doorbell once `want` more requests are answered (or as many as there are), or the server
     /// has something to say. True: that is so already, and no doorbell may come for it.
     pub fn arm(&mut self, want: u32) -> bool {
-        let news = self.end.arm(want.min(self.unanswered()), self.known);
-        // Of a server that is not believed nothing is awaited but its next life.
-        if matches!(self.standing, Standing::Broken(_)) { self.end.announcement() != self.known } else { news }
+        let ready = self.end.arm(want.min(self.unanswered()), self.known);
+        // Of a server whose completions are not believed nothing is awaited but what it says of itself.
+        if self.believes() { ready } else { self.has_news(self.end.announcement()) }
+    }
+
+    /// Whether completions are looked at: not before the first attach, when what stands in the rings is another
+    /// client's, and not after the server contradicted itself or ended.
+    pub(super) fn believes(&self) -> bool {
+        match self.standing {
+            Standing::Serving => true,
+            Standing::Detached => self.epoch != NO_EPOCH,
+            Standing::Broken(_) | Standing::Over(_) => false,
+        }
+    }
+
+    /// Whether the server's word is to be acted upon. Before the first attach that is one which was said after this
+    /// client began, or one that serves and that no earlier client of the rings went along with.
+    pub(super) fn has_news(&self, word: Announcement) -> bool {
+        let is_invited =
+            || self.epoch == NO_EPOCH && word.stage == Stage::Serving && !self.end.is_acknowledged(word.epoch);
+        word != self.known || is_invited()
+    }
+}
+
+/// Which client of the program this is, so that no other one takes its tags for its own. They repeat after 2^32 clients.
+fn identity() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    // Relaxed: nothing but another number each time.
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Completions that are being taken. Those that were handed out are consumed in any case, also if whoever takes them
+/// panics: their tags are free, and an entry that is looked at twice would end the tag's next request.
+struct Reaping<'c, 'm, B, const N: usize> {
+    client: &'c mut Client<'m, B, N>,
+    taken: u32,
+}
+
+impl<B, const N: usize> Drop for Reaping<'_, '_, B, N> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.taken != 0 {
+            self.client.end.consume(self.taken);
+        }
     }
 }
 
 /// The entry that asks for what a tag has.
 #[inline(always)]
-fn entry<B: SharedBuffer>(tag: u16, slot: &Slot<B>) -> [u64; 8] {
-    let data = slot.buffer.as_ref().map_or(Data::None, SharedBuffer::data);
+fn entry<B>(tag: u16, slot: &Slot<B>, data: Data) -> [u64; 8] {
     let Slot { operation, flags, lba, blocks, deadline, .. } = *slot;
     Submission { operation, flags, tag, lba, blocks, data, deadline }.encode()
 }

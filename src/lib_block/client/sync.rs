@@ -2,7 +2,11 @@
 //!
 //! It refuses to know what waiting is ([`Wait`] does) and how long it may take. A transfer above the limit of a request
 //! is cut, and done up to the first part that fails. A restart of the driver is acted upon as the policy says. While
-//! it waits it looks a few times, asks for the doorbell, looks once more, and sleeps.
+//! it waits it looks a few times, asks for the doorbell, looks once more, and sleeps. Before it refuses because the
+//! session ended or the server contradicted itself, it looks whether another life of the server was announced.
+//!
+//! A [`Wait`] that panics, or a buffer's drop, ends the call with that panic. What it asked stays with the server and
+//! nobody waits for it: its buffer is dropped when it is answered.
 //!
 //! ```
 //! use drv_virtio_block::lib_block::client::sync::{Blocking, Failed, Wait};
@@ -80,12 +84,15 @@ pub struct Blocking<'m, B, W, const N: usize> {
     platform: W,
     policy: Replay,
     max_blocks: u32,
+    /// The server's doorbell is to be rung, and was not yet.
+    owed: bool,
 }
 
 impl<'m, B: SharedBuffer, W: Wait, const N: usize> Blocking<'m, B, W, N> {
-    /// A client that has nothing in flight, attached or not; limits as the session was opened with.
+    /// A client, attached or not; limits as the session was opened with. What it has in flight nobody waits for: the
+    /// buffers are dropped as they are answered.
     pub fn new(client: Client<'m, Part<B>, N>, info: &Info, policy: Replay, platform: W) -> Self {
-        Self { client, platform, policy, max_blocks: info.max_blocks.max(1) }
+        Self { client, platform, policy, max_blocks: info.max_blocks.max(1), owed: false }
     }
 
     /// How client and server stand.
@@ -197,29 +204,11 @@ impl<'m, B: SharedBuffer, W: Wait, const N: usize> Blocking<'m, B, W, N> {
 
     /// Asks and waits.
     fn one(&mut self, request: Request<Part<B>>) -> (Status, Option<Part<B>>) {
-        let mut request = request;
-        let tag = loop {
-            match self.client.submit(request) {
-                Ok(tag) => break tag,
-                Err(refused) => {
-                    let status = match refused.why {
-                        Why::Restarting => {
-                            request = refused.request;
-                            self.turn(None);
-                            continue;
-                        }
-                        Why::Ended => Status::Gone,
-                        Why::Broken => Status::IoError,
-                        Why::Full | Why::NotFound => Status::Busy,
-                    };
-                    return (status, refused.request.into_buffer());
-                }
-            }
+        let tag = match self.ask(request) {
+            Ok(tag) => tag,
+            Err((status, request)) => return (status, request.into_buffer()),
         };
         loop {
-            if self.client.publish() {
-                self.platform.ring();
-            }
             if let Some(done) = self.turn(Some(tag)) {
                 return (done.status, done.buffer);
             }
@@ -230,8 +219,54 @@ impl<'m, B: SharedBuffer, W: Wait, const N: usize> Blocking<'m, B, W, N> {
         }
     }
 
+    /// Submits as soon as there is a server that takes it.
+    fn ask(&mut self, mut request: Request<Part<B>>) -> Result<Tag, (Status, Request<Part<B>>)> {
+        loop {
+            let refused = match self.client.submit(request) {
+                Ok(tag) => return Ok(tag),
+                Err(refused) => refused,
+            };
+            request = refused.request;
+            let status = match refused.why {
+                // For a server, or for the answer to a request that nobody waits for any more.
+                Why::Restarting | Why::Full => {
+                    self.turn(None);
+                    continue;
+                }
+                Why::Ended => Status::Gone,
+                Why::Broken => Status::IoError,
+                Why::NotFound => Status::NotFound,
+            };
+            if !self.follow() {
+                return Err((status, request));
+            }
+        }
+    }
+
+    /// Acts upon what the server said since the session ended or it was not believed any more; false: nothing.
+    fn follow(&mut self) -> bool {
+        // Callers were told that their requests failed, and went on: none is asked again behind their backs.
+        let resumed = self.client.resume(Replay::Never, drop);
+        self.owed |= matches!(resumed, Resumed::Attached { .. });
+        self.show();
+        resumed != Resumed::Unchanged
+    }
+
+    /// Shows the server what is staged.
+    fn show(&mut self) {
+        self.owed |= self.client.publish();
+        if self.owed {
+            self.platform.ring();
+            // Only now: a doorbell whose ringing panicked was not rung.
+            self.owed = false;
+        }
+    }
+
     /// Looks, acts upon what the server says, waits if there is nothing; the end of `tag`, if it came.
     fn turn(&mut self, tag: Option<Tag>) -> Option<Completion<Part<B>>> {
+        self.show();
+        // As in `follow`: without a tag, nobody waits for what is in flight.
+        let policy = if tag.is_some() { self.policy } else { Replay::Never };
         let mut found = None;
         let mut take = |done: Completion<Part<B>>| {
             if Some(done.tag) == tag {
@@ -242,11 +277,12 @@ impl<'m, B: SharedBuffer, W: Wait, const N: usize> Blocking<'m, B, W, N> {
             if self.client.reap(u32::MAX, &mut take) > 0 {
                 return found;
             }
-            match self.client.resume(self.policy, &mut take) {
+            match self.client.resume(policy, &mut take) {
                 Resumed::Unchanged if self.client.standing() == Standing::Serving => hint::spin_loop(),
                 Resumed::Unchanged => break,
                 Resumed::Attached { .. } => {
-                    self.platform.ring();
+                    self.owed = true;
+                    self.show();
                     return found;
                 }
                 Resumed::Absent | Resumed::Over(_) => return found,

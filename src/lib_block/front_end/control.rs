@@ -10,7 +10,7 @@ use crate::dma::{DmaBlock, Segment};
 use crate::geometry::Geometry;
 use crate::lib_block::entry::{Data, Flags, MemoryId, Operation, Piece, Submission};
 use crate::lib_block::message::{Body, Given, Info, Opened, Opening, SessionId};
-use crate::lib_block::ring::{Rings, Stage};
+use crate::lib_block::ring::{ServerRings, Stage};
 use crate::lib_block::{Status, VERSION, ring};
 use crate::platform::Nanos;
 use crate::queue::{OwnedQueue, Prepared};
@@ -36,7 +36,7 @@ impl<'m, D: Doorbell, N: Notify> FrontEnd<'m, D, N> {
     pub fn open(
         &mut self,
         opening: &Opening,
-        rings: Rings<'m>,
+        rings: ServerRings<'m>,
         known: impl IntoIterator<Item = (MemoryId, Grant<'m>)>,
     ) -> Result<Opened, Status> {
         if opening.version != VERSION {

@@ -14,7 +14,7 @@ use super::{Options, limits::Limits};
 use crate::dma::{DeviceAddress, Segment};
 use crate::lib_block::entry::{Completion, Data, Flags, Operation, Piece, Submission, tag_of};
 use crate::lib_block::message::{Capability, Opening, Rights, SessionId};
-use crate::lib_block::ring::{Announcement, Rings, ServerEnd, Stage};
+use crate::lib_block::ring::{Announcement, ServerEnd, ServerRings, Stage};
 use crate::lib_block::{MAX_PIECES, Status};
 
 /// What a session is doing.
@@ -137,7 +137,14 @@ impl<'m> Session<'m> {
     }
 
     /// Begins to serve a client; what it asks for was checked.
-    pub(super) fn open(&mut self, opening: &Opening, rings: Rings<'m>, limits: Limits, options: &Options, epoch: u32) {
+    pub(super) fn open(
+        &mut self,
+        opening: &Opening,
+        rings: ServerRings<'m>,
+        limits: Limits,
+        options: &Options,
+        epoch: u32,
+    ) {
         self.end = Some(ServerEnd::new(rings));
         self.life = Life::Attaching;
         self.credit = opening.credit;

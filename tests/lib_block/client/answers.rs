@@ -1,9 +1,10 @@
 //! Tags, credit, cancels and doorbells with an honest server.
-use super::rig::{BLOCK, EPOCH, N, attached, ends, reap};
+use super::rig::{BLOCK, Buffer, EPOCH, Memory, N, Server, TestClient, attached, ends, next_life, reap};
 use drv_virtio_block::lib_block::Status;
 use drv_virtio_block::lib_block::client::buffer::Part;
-use drv_virtio_block::lib_block::client::{Client, Request, SharedBuffer, Standing, Why};
+use drv_virtio_block::lib_block::client::{Client, Replay, Request, Resumed, SharedBuffer, Standing, Tag, Why};
 use drv_virtio_block::lib_block::entry::{self, Data, Flags, MemoryId, Operation, Piece};
+use drv_virtio_block::lib_block::ring::Stage;
 
 #[test]
 fn every_operation_is_asked_as_it_was_meant() {
@@ -173,6 +174,54 @@ fn a_cancel_of_what_was_answered_finds_nothing() {
 }
 
 #[test]
+fn a_tag_of_another_client_finds_nothing_and_withdraws_nothing() {
+    let others = |client: &mut TestClient| -> Vec<Tag> {
+        // The same numbers and the same count of requests in a client of the same size; a larger client's; those of the
+        // client that had these rings before.
+        let (mut same, _server, _) = attached();
+        let mut tags: Vec<_> = (0..N).map(|_| same.submit(Request::flush()).unwrap()).collect();
+        let memory = Memory::new(64);
+        let mut large = Client::<Buffer, 64>::new(memory.rings(64), BLOCK).unwrap();
+        Server::new(memory, 64, EPOCH).announce(Stage::Serving);
+        large.resume(Replay::Never, |_| ());
+        tags.extend((0..64).map(|_| large.submit(Request::flush()).unwrap()));
+        assert_eq!(tags.iter().filter(|tag| tag.number() >= N as u16).count(), 60);
+        assert!(tags.iter().all(|tag| client.cancel(*tag, 0) == Err(Why::NotFound)));
+        tags
+    };
+    let (mut client, mut server, buffers) = attached();
+    let earlier = client.submit(Request::flush()).unwrap();
+    drop(client);
+    let mut client: TestClient = Client::new(server.memory.rings(N as u16), BLOCK).unwrap();
+    server = next_life(&server);
+    client.resume(Replay::Never, |_| ());
+    assert!(server.is_acknowledged());
+    let before = others(&mut client);
+    for token in 0..3 {
+        client.submit(Request::read(token, 1, buffers.at(0, 1)).with_token(token)).unwrap();
+    }
+    others(&mut client);
+    assert_eq!(client.cancel(earlier, 0), Err(Why::NotFound));
+    assert!(before.iter().all(|tag| client.cancel(*tag, 0) == Err(Why::NotFound)));
+    let _ = client.publish();
+    assert_eq!(server.take().len(), 3, "no withdrawal among them");
+    // Nothing of it is left for a restart either.
+    let mut next = next_life(&server);
+    let resumed = client.resume(Replay::Unanswered, |_| panic!("nothing ended"));
+    assert_eq!(resumed, Resumed::Attached { lost: 0, replayed: 3 });
+    assert!(next.is_acknowledged());
+    assert_eq!(next.take().len(), 3);
+}
+
+#[test]
+fn a_tag_stays_its_clients_when_the_client_is_moved() {
+    let (mut client, _server, _) = attached();
+    let tag = client.submit(Request::flush()).unwrap();
+    let mut moved = Box::new(client);
+    assert!(moved.cancel(tag, 0).is_ok());
+}
+
+#[test]
 fn a_cancel_takes_credit_as_well() {
     let (mut client, _server, _) = attached();
     let tag = client.submit(Request::flush()).unwrap();
@@ -231,11 +280,11 @@ fn a_client_that_is_dropped_leaves_its_buffers_to_the_server() {
 
 #[test]
 fn sizes_that_do_not_fit_make_no_client() {
-    let rings = super::rig::Memory::new(8).rings(8);
-    assert!(Client::<super::rig::Buffer, 8>::new(rings, 512).is_some());
-    assert!(Client::<super::rig::Buffer, 4>::new(rings, 512).is_none());
-    assert!(Client::<super::rig::Buffer, 8>::new(rings, 0).is_none());
-    assert!(Client::<super::rig::Buffer, 8>::new(rings, 513).is_none());
+    let rings = || super::rig::Memory::new(8).rings(8);
+    assert!(Client::<super::rig::Buffer, 8>::new(rings(), 512).is_some());
+    assert!(Client::<super::rig::Buffer, 4>::new(rings(), 512).is_none());
+    assert!(Client::<super::rig::Buffer, 8>::new(rings(), 0).is_none());
+    assert!(Client::<super::rig::Buffer, 8>::new(rings(), 513).is_none());
 }
 
 #[test]

@@ -8,6 +8,8 @@
 //! | `restart` | another server, or none |
 //! | `blocking` | one request at a time |
 //! | `futures`, `dropped` | futures and their wakers; futures that nobody waits for |
+//! | `leftovers` | rings that an earlier client and its server left; a server's next life |
+//! | `panics` | caller's code that panics, and is caught |
 //! | `pages` | the pool |
 mod rig;
 
@@ -15,6 +17,8 @@ mod answers;
 mod blocking;
 mod dropped;
 mod futures;
+mod leftovers;
 mod lies;
 mod pages;
+mod panics;
 mod restart;

@@ -4,7 +4,7 @@ use drv_virtio_block::lib_block::client::{
     Client, Completion, Replay, Resumed, ServerReadable, ServerWritable, SharedBuffer,
 };
 use drv_virtio_block::lib_block::entry::{self, Data, MemoryId, Piece, Submission};
-use drv_virtio_block::lib_block::ring::{self, Announcement, Rings, ServerEnd, Stage};
+use drv_virtio_block::lib_block::ring::{self, Announcement, ClientRings, ServerEnd, ServerRings, Stage};
 use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -32,9 +32,17 @@ impl Memory {
         Self(&all[skip..])
     }
 
-    pub(super) fn rings(self, entries: u16) -> Rings<'static> {
-        // SAFETY: atomics of as many bytes as rings take, for good, reached as atomics alone.
-        unsafe { Rings::new(NonNull::from(self.0).cast(), entries) }.expect("a size, at a line")
+    /// The client's end.
+    pub(super) fn rings(self, entries: u16) -> ClientRings<'static> {
+        // SAFETY: atomics of as many bytes as rings take, for good, reached as atomics alone. No server of these tests
+        // accesses memory that a request names.
+        unsafe { ClientRings::new(NonNull::from(self.0).cast(), entries) }.expect("a size, at a line")
+    }
+
+    /// The server's end.
+    fn server_rings(self, entries: u16) -> ServerRings<'static> {
+        // SAFETY: as above; a server that is replaced does nothing any more.
+        unsafe { ServerRings::new(NonNull::from(self.0).cast(), entries) }.expect("a size, at a line")
     }
 
     /// A word scribbled over.
@@ -96,7 +104,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn new(memory: Memory, entries: u16, epoch: u32) -> Self {
-        Self { end: ServerEnd::new(memory.rings(entries)), memory, epoch, unanswered: 0 }
+        Self { end: ServerEnd::new(memory.server_rings(entries)), memory, epoch, unanswered: 0 }
     }
 
     pub(super) fn announce(&mut self, stage: Stage) {

@@ -110,7 +110,7 @@ impl<'m> Worker<'m> {
         Self {
             ground,
             seat,
-            client: Client::new(ground.rings(seat), 512).expect("rings of that size"),
+            client: Client::new(ground.client_rings(seat), 512).expect("rings of that size"),
             shelf,
             replay: if plan.replay { Replay::Unanswered } else { Replay::Never },
             operations: plan.operations,

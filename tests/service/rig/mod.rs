@@ -23,12 +23,13 @@ use drv_virtio_block::lib_block::front_end::{Access, Grant};
 use drv_virtio_block::lib_block::message::{
     Answer, Body, Call, Capability, Driver, Extent, Given, Opened, Opening, Rights, SessionId,
 };
-use drv_virtio_block::lib_block::ring::{self, Rings};
+use drv_virtio_block::lib_block::ring::{self, ClientEnd, ClientRings, ServerRings};
 use drv_virtio_block::lib_block::{self};
 use drv_virtio_block::platform::{Badge, Nanos};
 use drv_virtio_block::service::{Beside, Envelope, Hardware, Service};
 use drv_virtio_block::transport::Transport;
 use std::mem::MaybeUninit;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -157,10 +158,28 @@ impl Ground {
         DMA + seat * seat_bytes()
     }
 
-    /// Rings number `seat`.
-    pub(crate) fn rings(&self, seat: usize) -> Rings<'_> {
-        // SAFETY: inside the memory, page-aligned, initialised, and accessed through rings of it only.
-        unsafe { Rings::new(self.memory.base().add(Self::seat_address(seat)), CREDIT) }.expect("rings at a page")
+    fn ring_base(&self, seat: usize) -> NonNull<u8> {
+        // SAFETY: inside the memory.
+        unsafe { self.memory.base().add(Self::seat_address(seat)) }
+    }
+
+    /// The client's end of rings number `seat`.
+    pub(crate) fn client_rings(&self, seat: usize) -> ClientRings<'_> {
+        // SAFETY: inside the memory, page-aligned, initialised, and accessed through rings of it only. The tests' requests
+        // name memory that nobody has a reference to.
+        unsafe { ClientRings::new(self.ring_base(seat), CREDIT) }.expect("rings at a page")
+    }
+
+    /// The client's end in use: what is staged names memory that nobody has a reference to.
+    pub(crate) fn client_end(&self, seat: usize) -> ClientEnd<'_> {
+        // SAFETY: see above.
+        unsafe { ClientEnd::new(self.client_rings(seat)) }
+    }
+
+    /// The server's end of rings number `seat`.
+    pub(crate) fn rings(&self, seat: usize) -> ServerRings<'_> {
+        // SAFETY: as above; an earlier service over them is over.
+        unsafe { ServerRings::new(self.ring_base(seat), CREDIT) }.expect("rings at a page")
     }
 
     /// The first words of rings, as they stand.

@@ -17,7 +17,7 @@ impl<'m> Peer<'m> {
     #[track_caller]
     pub(crate) fn new(service: &mut Tested<'m>, ground: &'m Ground, seat: usize, opening: Opening) -> Self {
         let opened = open(service, ground, seat, opening);
-        let mut peer = Self { end: ClientEnd::new(ground.rings(seat)), opened, seat };
+        let mut peer = Self { end: ground.client_end(seat), opened, seat };
         peer.go_along();
         service.pass();
         peer

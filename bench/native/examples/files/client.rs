@@ -48,6 +48,7 @@ impl<'d> Client<'d> {
         let memory = device.memory(ring::bytes(CREDIT)).ok_or("no memory for a client's rings")?;
         // SAFETY: zeroed and at a page, lives for good, and has no other handle: both sides use it through `Rings`.
         let rings = unsafe { Rings::new(memory.base(), CREDIT) }.ok_or("rings of an impossible size")?;
+        let (client_rings, server_rings) = rings.split();
         let mut front = device.front.borrow_mut();
         let geometry = front.geometry().ok_or("there is no device")?;
         let whole = Extent { first: 0, blocks: geometry.capacity() / u64::from(geometry.block_size / 512) };
@@ -56,7 +57,7 @@ impl<'d> Client<'d> {
         let extents = [message::Extent { first: extent.first, blocks: extent.blocks }];
         let capability = Capability::new(rights, &extents).ok_or("a device without blocks")?;
         let opening = Opening { version: VERSION, credit: CREDIT, weight: 1, affinity: 0, capability };
-        let opened = front.open(&opening, rings, [])?;
+        let opened = front.open(&opening, server_rings, [])?;
         let page = device.memory(PAGE as usize).ok_or("no memory for a client's page")?;
         // SAFETY: the device knows the memory at this address, for good, zeroed; only the pool and the driver use it.
         let grant =
@@ -66,7 +67,8 @@ impl<'d> Client<'d> {
         let bytes = NonNull::slice_from_raw_parts(page.base(), PAGE as usize);
         // SAFETY: the memory that was just registered, from its first byte on; the piece was its only handle.
         let pool = unsafe { Pool::new(bytes, id, PAGE) }.ok_or("a pool without a page")?;
-        let client = client::Client::new(rings, opened.info.block_size).ok_or("the client does not fit its rings")?;
+        let client =
+            client::Client::new(client_rings, opened.info.block_size).ok_or("the client does not fit its rings")?;
         let blocking = Blocking::new(client, &opened.info, Replay::Never, Step(device));
         let pool = Box::leak(Box::new(pool));
         Ok(Self { blocking, pool, device, session: opened.session, info: opened.info })

@@ -115,8 +115,8 @@ fn sessions<G: Ground>(ground: &G, front: &mut Front<G>, good: &Opening) -> Resu
         ("no weight", Opening { weight: 0, ..*good }, Status::InvalidArgument),
         ("blocks that the disk has not", Opening { capability: beyond, ..*good }, Status::OutOfRange),
     ] {
-        let (_, rings) = rings(ground, CREDIT)?;
-        expect(what, front.open(&opening, rings, []), Err(why))?;
+        let (_, server) = rings(ground, CREDIT)?;
+        expect(what, front.open(&opening, server, []), Err(why))?;
     }
     Ok(())
 }

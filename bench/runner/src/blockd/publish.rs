@@ -16,7 +16,7 @@ use drv_virtio_block::lib_block::Status;
 use drv_virtio_block::lib_block::client::{Client, Replay, Resumed};
 use drv_virtio_block::lib_block::front_end::{Access, Grant};
 use drv_virtio_block::lib_block::message::{Body, Capability, Extent, Given, Info, Opening, Rights, SessionId};
-use drv_virtio_block::lib_block::ring::{self, ClientEnd, Rings};
+use drv_virtio_block::lib_block::ring::{self, ClientEnd, ClientRings, Rings, ServerRings};
 use drv_virtio_block::platform::Badges;
 use workload::params::Params;
 use workload::report::{Line, Note};
@@ -30,13 +30,21 @@ pub(crate) struct Published {
     pub(crate) read_only: bool,
 }
 
+/// Both ends of rings in memory of their own.
+pub(crate) type Ends = (ClientRings<'static>, ServerRings<'static>);
+
 /// Rings in memory of their own.
-pub(crate) fn rings<G: Ground>(ground: &G, entries: u16) -> Result<(Piece, Rings<'static>), String> {
+pub(crate) fn rings<G: Ground>(ground: &G, entries: u16) -> Result<Ends, String> {
+    Ok(rings_for_lives(ground, entries)?.1)
+}
+
+/// As [`rings`], and their address, for servers that serve them in their turn.
+pub(crate) fn rings_for_lives<G: Ground>(ground: &G, entries: u16) -> Result<(u64, Ends), String> {
     let memory = ground.dma(ring::bytes(entries)).ok_or("no memory for a client's rings")?;
     let base = NonNull::new(memory.address() as *mut u8).ok_or("memory at 0")?;
-    // SAFETY: zeroed, page-aligned, never given back; both sides access it through `Rings` alone.
+    // SAFETY: zeroed, page-aligned, never given back; both sides access it through `Rings` alone, and nobody did before.
     let rings = unsafe { Rings::new(base, entries) }.ok_or("rings of an impossible size")?;
-    Ok((memory, rings))
+    Ok((memory.address(), rings.split()))
 }
 
 /// All of `memory`, which lives for good, as words.
@@ -79,10 +87,11 @@ pub(crate) struct Raw<'f, G: Ground> {
 impl<'f, G: Ground> Raw<'f, G> {
     /// Opens it.
     pub(crate) fn open(ground: &G, front: &'f mut Front<G>, opening: &Opening) -> Result<Self, String> {
-        let (_, rings) = rings(ground, opening.credit)?;
+        let (client, server) = rings(ground, opening.credit)?;
         let page = ground.dma(1 << 16).ok_or("no memory for calls")?;
-        let opened = front.open(opening, rings, []).map_err(|why| why.to_string())?;
-        ClientEnd::new(rings).acknowledge(opened.info.epoch);
+        let opened = front.open(opening, server, []).map_err(|why| why.to_string())?;
+        // SAFETY: nothing is staged.
+        unsafe { ClientEnd::new(client) }.acknowledge(opened.info.epoch);
         front.serve(&timeless);
         Ok(Self { front, session: opened.session, info: opened.info, page, host: ground.host(0, Badges(0)) })
     }
@@ -213,17 +222,17 @@ pub(crate) fn attach<G: Ground, B: Name>(
     server: &'static G::Wake,
     means: &Means,
 ) -> Result<DriveOf<G, B>, String> {
-    let (_, rings) = rings(ground, CREDIT)?;
+    let (client_rings, server_rings) = rings(ground, CREDIT)?;
     let lists = ground.dma(usize::from(CREDIT) * LIST).ok_or("no memory for lists")?;
     let affinity = u32::from(means.number);
     let queue = queue_for(affinity, fronts.len() as u16);
     let front = &mut fronts[usize::from(queue.0)];
-    let opened = front.open(&opening(&means.published, CREDIT, affinity)?, rings, []).map_err(|e| e.to_string())?;
+    let opened = front.open(&opening(&means.published, CREDIT, affinity)?, server_rings, []).map_err(|e| e.to_string())?;
     let mut register =
         |memory: &Piece, access| front.register(opened.session, grant(memory, access)).map_err(|why| why.to_string());
     let memory = register(&means.buffers, Access::ReadWrite)?;
     let list_memory = register(&lists, Access::Read)?;
-    let client = Client::new(rings, opened.info.block_size).ok_or("the client does not fit its rings")?;
+    let client = Client::new(client_rings, opened.info.block_size).ok_or("the client does not fit its rings")?;
     // A job counts in sectors.
     if opened.info.block_size != 512 {
         return Err(format!("via=blockd works on blocks of 512 bytes here, the disk has {}", opened.info.block_size));

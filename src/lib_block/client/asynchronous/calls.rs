@@ -20,6 +20,8 @@ enum State<B> {
     Abandoned,
     /// Answered, for nobody.
     Orphan(Completion<B>),
+    /// Set aside for the end of a request that no future asked.
+    Stray,
 }
 
 struct Call<B> {
@@ -39,6 +41,8 @@ pub(super) struct Calls<B, const N: usize> {
     /// Calls of which someone is to be told: each once.
     news: [u16; N],
     news_count: usize,
+    /// Calls set aside, the last ones.
+    strays: usize,
 }
 
 /// What is to be done outside.
@@ -50,13 +54,17 @@ pub(super) enum News<B> {
 }
 
 impl<B, const N: usize> Calls<B, N> {
-    pub(super) fn new() -> Self {
+    /// Calls of a client that has as many requests in flight already as `strays` says.
+    pub(super) fn new(strays: u32) -> Self {
+        let strays = N.min(strays as usize);
+        let state = |at: usize| if at < N - strays { State::Free } else { State::Stray };
         Self {
-            all: [const { Call { state: State::Free, token: 0, waker: None, told: false } }; N],
+            all: core::array::from_fn(|at| Call { state: state(at), token: 0, waker: None, told: false }),
             free: core::array::from_fn(|at| at as u16),
-            free_count: N,
+            free_count: N - strays,
             news: [0; N],
             news_count: 0,
+            strays,
         }
     }
 
@@ -65,13 +73,27 @@ impl<B, const N: usize> Calls<B, N> {
         self.free_count as u32
     }
 
-    /// A call for a request with the caller's `token`.
-    pub(super) fn begin(&mut self, token: u64) -> Option<u16> {
-        self.free_count = self.free_count.checked_sub(1)?;
-        let call = self.free[self.free_count];
+    /// The call that is begun next.
+    pub(super) fn vacant(&self) -> Option<u16> {
+        self.free_count.checked_sub(1).map(|last| self.free[last])
+    }
+
+    /// Begins the vacant call, whose request was accepted, with the caller's `token`.
+    pub(super) fn begin(&mut self, call: u16, token: u64) {
+        self.free_count -= 1;
         let entry = &mut self.all[usize::from(call)];
+        debug_assert!(entry.waker.is_none(), "told before it ended, and so taken");
         (entry.state, entry.token, entry.waker) = (State::Asked, token, None);
-        Some(call)
+    }
+
+    /// Notes the end of a request that was in flight before there were futures, whatever its token is.
+    pub(super) fn answer_stray(&mut self, done: Completion<B>) {
+        if let Some(left) = self.strays.checked_sub(1) {
+            let call = N - self.strays;
+            self.strays = left;
+            self.all[call].state = State::Orphan(done);
+            self.tell(call as u16);
+        }
     }
 
     /// Notes a completion that has a call's number as its token.
@@ -148,11 +170,6 @@ impl<B, const N: usize> Calls<B, N> {
     /// The caller's number.
     pub(super) fn token(&self, call: u16) -> u64 {
         self.all[usize::from(call)].token
-    }
-
-    /// Ends a call that was never asked.
-    pub(super) fn cancel(&mut self, call: u16) {
-        let _ = self.end(call);
     }
 
     fn end(&mut self, call: u16) -> State<B> {

@@ -9,10 +9,11 @@
 //! until its end, and it is dropped then. Without credit, futures wait in the order in which they were polled first;
 //! beyond `N` of them, those who find no place are polled again and again. A restart is acted upon as the policy says,
 //! and futures wait for the next server as for credit. If the server contradicts itself, futures end with
-//! [`Status::IoError`] and without their buffers.
+//! [`Status::IoError`] and without their buffers, and what they asked is not asked again.
 //!
 //! Not `Sync`, its futures not `Send`: a session per executor thread. Nothing is borrowed while foreign code runs
-//! (wakers, buffers' drops, the doorbell).
+//! (wakers, buffers' drops, the doorbell). If that panics, the call ends with the panic and nothing is lost: the next
+//! call wakes, drops and rings what is left, and a future that was about to end does so when it is polled again.
 //!
 //! ```
 //! use drv_virtio_block::lib_block::Status;
@@ -35,6 +36,7 @@ use crate::lib_block::Status;
 use calls::{Calls, NOBODY, News};
 use core::cell::RefCell;
 use core::future::Future;
+use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use waiters::Waiters;
@@ -44,8 +46,10 @@ struct Inner<'m, B, const N: usize> {
     policy: Replay,
     calls: Calls<B, N>,
     waiters: Waiters<N>,
-    /// A new server is to be rung at.
-    attached: bool,
+    /// Requests up to this one were in flight before there were futures.
+    before: u64,
+    /// The server's doorbell is to be rung, and was not yet.
+    owed: bool,
     /// Those who wait know that the server is not believed any more.
     told: bool,
 }
@@ -59,11 +63,16 @@ pub struct AsyncClient<'m, B, R, const N: usize> {
 impl<B: SharedBuffer, const N: usize> Inner<'_, B, N> {
     /// Takes what was answered, and acts upon what the server says.
     fn look(&mut self) {
-        let Self { client, calls, .. } = self;
-        client.reap(u32::MAX, |done| calls.answer(done));
+        let Self { client, calls, before, .. } = self;
+        let mut note = |done: Completion<B>| {
+            if done.tag.sequence <= *before { calls.answer_stray(done) } else { calls.answer(done) }
+        };
+        client.reap(u32::MAX, &mut note);
         if client.standing() != Standing::Serving {
-            let resumed = client.resume(self.policy, |done| calls.answer(done));
-            self.attached |= matches!(resumed, Resumed::Attached { .. });
+            // Futures that were told of a failure went on: what they asked is not asked again behind their backs.
+            let policy = if self.told { Replay::Never } else { self.policy };
+            let resumed = client.resume(policy, &mut note);
+            self.owed |= matches!(resumed, Resumed::Attached { .. });
         }
         let broken = matches!(client.standing(), Standing::Broken(_));
         if broken && !self.told {
@@ -92,13 +101,13 @@ impl<B: SharedBuffer, const N: usize> Inner<'_, B, N> {
     /// Stages a request for which there is room.
     fn begin(&mut self, request: Request<B>) -> Result<(u16, Tag), Request<B>> {
         let token = request.token();
-        let Some(call) = self.calls.begin(token) else { return Err(request) };
+        let Some(call) = self.calls.vacant() else { return Err(request) };
         match self.client.submit(request.with_token(call.into())) {
-            Ok(tag) => Ok((call, tag)),
-            Err(refused) => {
-                self.calls.cancel(call);
-                Err(refused.request.with_token(token))
+            Ok(tag) => {
+                self.calls.begin(call, token);
+                Ok((call, tag))
             }
+            Err(refused) => Err(refused.request.with_token(token)),
         }
     }
 
@@ -115,15 +124,29 @@ impl<B: SharedBuffer, const N: usize> Inner<'_, B, N> {
 
     /// Shows the server what is staged; true: it is to be rung at.
     fn publish(&mut self) -> bool {
-        self.client.publish() | core::mem::take(&mut self.attached)
+        self.client.publish() | mem::take(&mut self.owed)
+    }
+}
+
+/// A doorbell that is being rung: it is owed again if that panics.
+struct Ringing<'a, 'm, B, const N: usize>(&'a RefCell<Inner<'m, B, N>>);
+
+impl<B, const N: usize> Drop for Ringing<'_, '_, B, N> {
+    fn drop(&mut self) {
+        if let Ok(mut inner) = self.0.try_borrow_mut() {
+            inner.owed = true;
+        }
     }
 }
 
 impl<'m, B: SharedBuffer, R: Fn(), const N: usize> AsyncClient<'m, B, R, N> {
-    /// A client that has nothing in flight, attached or not. `ring` rings the server's doorbell.
+    /// A client, attached or not. `ring` rings the server's doorbell. What the client has in flight nobody waits for:
+    /// the buffers are dropped as they are answered.
     pub fn new(client: Client<'m, B, N>, policy: Replay, ring: R) -> Self {
-        let inner =
-            Inner { client, policy, calls: Calls::new(), waiters: Waiters::new(), attached: false, told: false };
+        let calls = Calls::new(client.unanswered());
+        let before = client.sequence();
+        let waiters = Waiters::new();
+        let inner = Inner { client, policy, calls, waiters, before, owed: false, told: false };
         Self { inner: RefCell::new(inner), ring }
     }
 
@@ -169,8 +192,9 @@ impl<'m, B: SharedBuffer, R: Fn(), const N: usize> AsyncClient<'m, B, R, N> {
 
     fn pass(&self) {
         self.inner.borrow_mut().look();
-        self.tell();
+        // In this order, so that a waker that panics keeps nothing from the server. Telling stages nothing.
         self.publish();
+        self.tell();
     }
 
     /// Wakes and drops, with nothing borrowed.
@@ -189,7 +213,9 @@ impl<'m, B: SharedBuffer, R: Fn(), const N: usize> AsyncClient<'m, B, R, N> {
     fn publish(&self) {
         let wanted = self.inner.borrow_mut().publish();
         if wanted {
+            let ringing = Ringing(&self.inner);
             (self.ring)();
+            mem::forget(ringing);
         }
     }
 }
@@ -199,6 +225,8 @@ enum State<B> {
     Waiting(Request<B>, Option<u16>),
     /// For the answer.
     Asked(u16, Tag),
+    /// For being handed over.
+    Answered(Completion<B>),
     /// For nothing.
     Ended,
 }
@@ -214,11 +242,11 @@ pub struct IoFuture<'a, 'm, B: SharedBuffer, R: Fn(), const N: usize> {
 impl<B: SharedBuffer, R: Fn(), const N: usize> Unpin for IoFuture<'_, '_, B, R, N> {}
 
 impl<B: SharedBuffer, R: Fn(), const N: usize> IoFuture<'_, '_, B, R, N> {
-    /// Goes on as far as it can; a waker that is not needed any more comes back, to be dropped outside.
-    fn step(&mut self, waker: Waker) -> (Poll<Completion<B>>, Option<Waker>) {
+    /// Goes on as far as it can; wakers that are not needed any more come back, to be dropped outside.
+    fn step(&mut self, waker: Waker) -> [Option<Waker>; 2] {
         let inner = &mut *self.client.inner.borrow_mut();
         if let State::Waiting(..) = self.state
-            && let State::Waiting(request, place) = core::mem::replace(&mut self.state, State::Ended)
+            && let State::Waiting(request, place) = mem::replace(&mut self.state, State::Ended)
         {
             let over = inner.over();
             let first = place.map_or(inner.spare() > 0 && inner.waiters.is_empty(), |at| inner.waiters.is_granted(at));
@@ -227,10 +255,11 @@ impl<B: SharedBuffer, R: Fn(), const N: usize> IoFuture<'_, '_, B, R, N> {
             }
             let old = place.and_then(|at| inner.waiters.leave(at));
             if let Some(status) = over {
-                let tag = Tag { number: 0, sequence: 0 };
+                let tag = Tag { number: 0, client: 0, sequence: 0 };
                 let (token, bytes, late) = (request.token(), 0, false);
                 let done = Completion { token, tag, status, bytes, late, buffer: request.into_buffer() };
-                return (Poll::Ready(done), old);
+                self.state = State::Answered(done);
+                return [old, Some(waker)];
             }
             match inner.begin(request) {
                 Ok((call, tag)) => self.state = State::Asked(call, tag),
@@ -238,20 +267,20 @@ impl<B: SharedBuffer, R: Fn(), const N: usize> IoFuture<'_, '_, B, R, N> {
                 Err(request) => return self.queue(inner, request, None, waker),
             }
         }
-        let State::Asked(call, tag) = self.state else { return (Poll::Pending, Some(waker)) };
+        let State::Asked(call, tag) = self.state else { return [Some(waker), None] };
         if let Some(done) = inner.calls.take(call) {
-            self.state = State::Ended;
-            return (Poll::Ready(done), Some(waker));
+            self.state = State::Answered(done);
+            return [Some(waker), None];
         }
         if inner.over().is_some() {
             // In flight with a server that is not believed: the buffer stays, the future does not.
             let token = inner.calls.token(call);
             let (_, _, old) = inner.calls.abandon(call);
-            self.state = State::Ended;
             let done = Completion { token, tag, status: Status::IoError, bytes: 0, late: false, buffer: None };
-            return (Poll::Ready(done), old);
+            self.state = State::Answered(done);
+            return [old, Some(waker)];
         }
-        (Poll::Pending, inner.calls.renew(call, waker))
+        [inner.calls.renew(call, waker), None]
     }
 
     fn queue(
@@ -260,7 +289,7 @@ impl<B: SharedBuffer, R: Fn(), const N: usize> IoFuture<'_, '_, B, R, N> {
         request: Request<B>,
         place: Option<u16>,
         waker: Waker,
-    ) -> (Poll<Completion<B>>, Option<Waker>) {
+    ) -> [Option<Waker>; 2] {
         let (place, old) = match place {
             Some(at) => (place, inner.waiters.renew(at, waker)),
             None => match inner.waiters.join(waker) {
@@ -269,7 +298,7 @@ impl<B: SharedBuffer, R: Fn(), const N: usize> IoFuture<'_, '_, B, R, N> {
             },
         };
         self.state = State::Waiting(request, place);
-        (Poll::Pending, old)
+        [old, None]
     }
 }
 
@@ -279,23 +308,30 @@ impl<B: SharedBuffer, R: Fn(), const N: usize> Future for IoFuture<'_, '_, B, R,
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Completion<B>> {
         let this = self.get_mut();
         this.client.pass();
-        let (poll, unneeded) = this.step(context.waker().clone());
+        let unneeded = this.step(context.waker().clone());
+        this.client.publish();
+        // An answer that was taken, or a grant that was not used, may be room for another. Meanwhile the answer is kept
+        // in the future: what runs here may panic.
+        this.client.tell();
         drop(unneeded);
+        match mem::replace(&mut this.state, State::Ended) {
+            State::Answered(done) => return Poll::Ready(done),
+            state => this.state = state,
+        }
         if matches!(this.state, State::Waiting(_, None)) {
             // No place in the queue.
             context.waker().wake_by_ref();
         }
-        // An answer that was taken, or a grant that was not used, may be room for another.
-        this.client.tell();
-        this.client.publish();
-        poll
+        Poll::Pending
     }
 }
 
 impl<B: SharedBuffer, R: Fn(), const N: usize> Drop for IoFuture<'_, '_, B, R, N> {
     fn drop(&mut self) {
-        let ended = match core::mem::replace(&mut self.state, State::Ended) {
+        // Dropped at the end, with nothing borrowed.
+        let _ended = match mem::replace(&mut self.state, State::Ended) {
             State::Ended => return,
+            State::Answered(done) => (None, Some(done), None),
             State::Waiting(request, place) => {
                 let waker = place.and_then(|at| self.client.inner.borrow_mut().waiters.leave(at));
                 (Some(request), None, waker)
@@ -310,8 +346,7 @@ impl<B: SharedBuffer, R: Fn(), const N: usize> Drop for IoFuture<'_, '_, B, R, N
                 (None, done, waker)
             }
         };
-        drop(ended);
-        self.client.tell();
         self.client.publish();
+        self.client.tell();
     }
 }

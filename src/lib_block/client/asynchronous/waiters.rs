@@ -6,7 +6,7 @@ use core::task::Waker;
 
 enum Place {
     Free,
-    Queued(Option<Waker>),
+    Queued(Waker),
     /// Its future was dropped; it goes when it comes to the front.
     Dead,
     Granted,
@@ -52,7 +52,7 @@ impl<const N: usize> Waiters<N> {
         let Some(left) = self.free_count.checked_sub(1) else { return Err(waker) };
         self.free_count = left;
         let place = self.free[left];
-        self.places[usize::from(place)] = Place::Queued(Some(waker));
+        self.places[usize::from(place)] = Place::Queued(waker);
         self.queue[(self.front + self.queued) % N] = place;
         self.queued += 1;
         Ok(place)
@@ -61,7 +61,7 @@ impl<const N: usize> Waiters<N> {
     /// Another waker for a place; gives back the one that is not needed.
     pub(super) fn renew(&mut self, place: u16, waker: Waker) -> Option<Waker> {
         match &mut self.places[usize::from(place)] {
-            Place::Queued(old) => old.replace(waker),
+            Place::Queued(old) => Some(core::mem::replace(old, waker)),
             _ => Some(waker),
         }
     }
@@ -75,9 +75,7 @@ impl<const N: usize> Waiters<N> {
             match core::mem::replace(&mut self.places[usize::from(place)], Place::Granted) {
                 Place::Queued(waker) => {
                     self.granted += 1;
-                    if waker.is_some() {
-                        return waker;
-                    }
+                    return Some(waker);
                 }
                 _ => self.vacate(place),
             }
@@ -92,7 +90,7 @@ impl<const N: usize> Waiters<N> {
     /// Gives a place up, with its grant if it has one; its waker, to be dropped where that may run code.
     pub(super) fn leave(&mut self, place: u16) -> Option<Waker> {
         match core::mem::replace(&mut self.places[usize::from(place)], Place::Dead) {
-            Place::Queued(waker) => waker,
+            Place::Queued(waker) => Some(waker),
             Place::Granted => {
                 self.granted -= 1;
                 self.vacate(place);

@@ -64,16 +64,17 @@ pub(super) fn enlist<G: Ground>(ground: &G, params: &Params, crew: Crew, facts: 
     let whole = Published { extent, read_only: facts.read_only };
     let (mut members, mut openings, mut parts, mut spare) = (Vec::new(), Vec::new(), Vec::new(), None);
     for number in 0..params.clients {
-        let (_, rings) = publish::rings(ground, CREDIT)?;
+        // Every life takes the server's end up anew.
+        let (at, (client_rings, _)) = publish::rings_for_lives(ground, CREDIT)?;
         let lists = ground.dma(usize::from(CREDIT) * LIST).ok_or("no memory for lists")?;
         let buffers = runs::job_memory(ground, params)?;
         let known = [(BUFFERS, &buffers, Access::ReadWrite), (LISTS, &lists, Access::Read)];
         let memories = known.map(|(id, memory, access)| (id, publish::words(memory), access));
-        members.push(Member { rings, memories });
+        members.push(Member { rings: at, memories });
         openings.push(publish::opening(&whole, CREDIT, number.into())?);
         let names = Names { memory: BUFFERS, base: buffers.address(), lists: lists.address(), list_memory: LISTS };
         let drive = ClientDrive {
-            client: Box::new(Client::new(rings, facts.block_size).ok_or("the client does not fit its rings")?),
+            client: Box::new(Client::new(client_rings, facts.block_size).ok_or("the client does not fit its rings")?),
             names,
             server: Box::leak(Box::new(ground.wake(vec![crew.jobs - 1]))),
             front: None,

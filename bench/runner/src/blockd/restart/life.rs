@@ -9,7 +9,7 @@
 //! So a life costs about a kilobyte of heap, and no memory that a device or a client knows.
 use super::port::{Phase, Port};
 use crate::blockd::PRIVATE;
-use crate::blockd::drive::Bells;
+use crate::blockd::drive::{Bells, CREDIT};
 use crate::blockd::publish;
 use crate::ground::Handed;
 use alloc::boxed::Box;
@@ -22,7 +22,7 @@ use drv_virtio_block::arena::Arena;
 use drv_virtio_block::geometry::Geometry;
 use drv_virtio_block::lib_block::entry::MemoryId;
 use drv_virtio_block::lib_block::front_end::{Access, Notify};
-use drv_virtio_block::lib_block::ring::Rings;
+use drv_virtio_block::lib_block::ring::ServerRings;
 use drv_virtio_block::platform::{Badges, Platform};
 use drv_virtio_block::queue::Wake;
 use drv_virtio_block::service::{Beside, Envelope, Hardware, Service};
@@ -68,7 +68,8 @@ impl Estate {
 
 /// What a client has, whoever serves it.
 pub(super) struct Member {
-    pub(super) rings: Rings<'static>,
+    /// Where its rings are, with [`CREDIT`] entries.
+    pub(super) rings: u64,
     /// Under the numbers that the client uses.
     pub(super) memories: [(MemoryId, &'static [AtomicU64], Access); 2],
 }
@@ -125,7 +126,11 @@ impl<T: Transport, P: Platform, W: Wake> Life<T, P, W> {
                 let member = client.and_then(|client| members.get(client));
                 let known = member.into_iter().flat_map(|member| &member.memories);
                 let known = known.map(|(id, memory, access)| (*id, publish::grant_of(memory, *access))).collect();
-                let rings = member.map(|member| member.rings);
+                let base = member.and_then(|member| NonNull::new(member.rings as *mut u8));
+                // SAFETY: zeroed by the ground, at a page, for good. Whatever served them before was killed or returned, and
+                // this service opens no session before the device answered its reset. A client's one OPEN of this life
+                // uses them, other calls drop them.
+                let rings = base.and_then(|base| unsafe { ServerRings::new(base, CREDIT) });
                 service.handle(call, Beside { rings, memory: None, known })
             });
             facts = facts_of(&service).or(facts);
