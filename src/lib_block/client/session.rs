@@ -276,8 +276,6 @@ impl<'m, B: SharedBuffer, const N: usize> Client<'m, B, N> {
     /// There is credit, and a server.
     #[inline(always)]
     fn stage(&mut self, request: Request<B>) -> Tag {
-        // Asked before anything changes: it is the buffer's own code, which may panic.
-        let data = request.buffer.as_ref().map_or(Data::None, SharedBuffer::data);
         self.free -= 1;
         // Masked for the compiler: tags are below `N`, and so is the number of free ones.
         let number = self.tags[self.free as usize & Self::MASK];
@@ -294,16 +292,18 @@ impl<'m, B: SharedBuffer, const N: usize> Client<'m, B, N> {
         slot.deadline = request.deadline;
         // A free tag has no buffer: nothing is there to be dropped.
         mem::forget(mem::replace(&mut slot.buffer, request.buffer));
-        let words = entry(number, slot, data);
+        // The buffer's own code says where it is, and may panic. Undone behind it, rather than asked before it: that costs
+        // nothing where it does not panic.
+        let staging = Staging { client: self, number };
+        let words = entry(number, &staging.client.slots[usize::from(number) & Self::MASK]);
+        mem::forget(staging);
         self.end.stage(words);
         Tag { number, client: self.identity, sequence: self.sequence }
     }
 
     /// Stages what a tag has once more.
     pub(super) fn stage_again(&mut self, number: u16) {
-        let slot = &self.slots[usize::from(number) & Self::MASK];
-        let data = slot.buffer.as_ref().map_or(Data::None, SharedBuffer::data);
-        let words = entry(number, slot, data);
+        let words = entry(number, &self.slots[usize::from(number) & Self::MASK]);
         self.end.stage(words);
     }
 
@@ -413,6 +413,25 @@ fn identity() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// A request that has its tag and that no entry was made of. Dropped, which only a panic brings about, it gives the tag
+/// back, and its buffer goes.
+struct Staging<'c, 'm, B, const N: usize> {
+    client: &'c mut Client<'m, B, N>,
+    number: u16,
+}
+
+impl<B, const N: usize> Drop for Staging<'_, '_, B, N> {
+    #[cold]
+    fn drop(&mut self) {
+        let Client { slots, free, .. } = &mut *self.client;
+        if let Some(slot) = slots.get_mut(usize::from(self.number)) {
+            *free += 1;
+            slot.expected ^= 1;
+            slot.buffer = None;
+        }
+    }
+}
+
 /// Completions that are being taken. Those that were handed out are consumed in any case, also if whoever takes them
 /// panics: their tags are free, and an entry that is looked at twice would end the tag's next request.
 struct Reaping<'c, 'm, B, const N: usize> {
@@ -431,7 +450,8 @@ impl<B, const N: usize> Drop for Reaping<'_, '_, B, N> {
 
 /// The entry that asks for what a tag has.
 #[inline(always)]
-fn entry<B>(tag: u16, slot: &Slot<B>, data: Data) -> [u64; 8] {
+fn entry<B: SharedBuffer>(tag: u16, slot: &Slot<B>) -> [u64; 8] {
+    let data = slot.buffer.as_ref().map_or(Data::None, SharedBuffer::data);
     let Slot { operation, flags, lba, blocks, deadline, .. } = *slot;
     Submission { operation, flags, tag, lba, blocks, data, deadline }.encode()
 }

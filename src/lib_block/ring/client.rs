@@ -27,9 +27,9 @@ impl<'m> ClientEnd<'m> {
     ///
     /// [`Client`]: crate::lib_block::client::Client
     /// [`SharedBuffer`]: crate::lib_block::client::SharedBuffer
-    pub unsafe fn new(rings: ClientRings<'m>) -> Self {
+    pub unsafe fn new(ClientRings(rings): ClientRings<'m>) -> Self {
         // Nothing is in flight from here on, whatever was; what is left of completions, `acknowledge` skips.
-        Self { rings: rings.0, next: BEGINNING, published: BEGINNING, head: 0, doorbells: 0 }
+        Self { rings, next: BEGINNING, published: BEGINNING, head: 0, doorbells: 0 }
     }
 
     /// Entries of each ring: the credit.

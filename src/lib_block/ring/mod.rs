@@ -173,7 +173,7 @@ impl<'m> Rings<'m> {
     }
 }
 
-impl<'m> ClientRings<'m> {
+impl ClientRings<'_> {
     /// The client's end alone, as a client maps it; else as [`Rings::new`].
     ///
     /// # Safety
@@ -192,7 +192,7 @@ impl<'m> ClientRings<'m> {
     }
 }
 
-impl<'m> ServerRings<'m> {
+impl ServerRings<'_> {
     /// The server's end alone, as a server maps it; else as [`Rings::new`]. A server's next life takes the rings of its
     /// clients up again with it.
     ///

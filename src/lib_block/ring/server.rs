@@ -24,10 +24,10 @@ pub struct ServerEnd<'m> {
 impl<'m> ServerEnd<'m> {
     /// The end of rings that nobody serves. Nothing is announced of this one yet, so the client has nothing to say: what
     /// stands there was said by an earlier one, maybe to this very epoch, and is cleared.
-    pub fn new(rings: ServerRings<'m>) -> Self {
+    pub fn new(ServerRings(rings): ServerRings<'m>) -> Self {
         // Relaxed: the release in `announce` covers it, and the client's next word follows that.
-        rings.0.store(CLIENT, 0, Ordering::Relaxed);
-        Self { rings: rings.0, head: 0, next: 0, published: 0, reaped: 0, doorbells: 0 }
+        rings.store(CLIENT, 0, Ordering::Relaxed);
+        Self { rings, head: 0, next: 0, published: 0, reaped: 0, doorbells: 0 }
     }
 
     /// Entries of each ring: the credit.

@@ -67,7 +67,9 @@ fn after_a_sink_that_panics_no_answer_ends_a_request_that_was_submitted_since() 
         // The server has the places back, so it takes and answers what came since.
         let since = server.take();
         assert_eq!(since.len(), fatal + 1);
-        since.iter().for_each(|request| server.done(request));
+        for request in &since {
+            server.done(request);
+        }
         client.reap(u32::MAX, |done| sink.take(&done));
         assert_eq!(sink.tokens[3..], vec![9; fatal + 1]);
     }
@@ -348,7 +350,7 @@ fn a_buffer_whose_drop_panics_keeps_nobody_from_being_woken() {
     assert!(server.is_acknowledged());
     let (buffers, armed) = (Buffers::default(), Rc::new(Cell::new(false)));
     let bomb = |lba: u64| Request::read(lba, 1, Bomb(buffers.at(lba * 512, 1), armed.clone()));
-    let mut poll = |future: &mut _, waker: &Waker| {
+    let poll = |future: &mut _, waker: &Waker| {
         std::future::Future::poll(std::pin::Pin::new(future), &mut std::task::Context::from_waker(waker))
     };
     // One is dropped in flight: its buffer is dropped when it is answered. The other waits for credit and is dropped

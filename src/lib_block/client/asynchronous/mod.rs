@@ -291,7 +291,7 @@ impl<B: SharedBuffer, R: Fn(), const N: usize> IoFuture<'_, '_, B, R, N> {
         waker: Waker,
     ) -> [Option<Waker>; 2] {
         let (place, old) = match place {
-            Some(at) => (place, inner.waiters.renew(at, waker)),
+            Some(at) => (place, Some(inner.waiters.renew(at, waker))),
             None => match inner.waiters.join(waker) {
                 Ok(at) => (Some(at), None),
                 Err(waker) => (None, Some(waker)),

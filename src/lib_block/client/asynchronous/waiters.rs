@@ -59,10 +59,10 @@ impl<const N: usize> Waiters<N> {
     }
 
     /// Another waker for a place; gives back the one that is not needed.
-    pub(super) fn renew(&mut self, place: u16, waker: Waker) -> Option<Waker> {
+    pub(super) fn renew(&mut self, place: u16, waker: Waker) -> Waker {
         match &mut self.places[usize::from(place)] {
-            Place::Queued(old) => Some(core::mem::replace(old, waker)),
-            _ => Some(waker),
+            Place::Queued(old) => core::mem::replace(old, waker),
+            _ => waker,
         }
     }
 
