@@ -227,7 +227,8 @@ pub(crate) fn attach<G: Ground, B: Name>(
     let affinity = u32::from(means.number);
     let queue = queue_for(affinity, fronts.len() as u16);
     let front = &mut fronts[usize::from(queue.0)];
-    let opened = front.open(&opening(&means.published, CREDIT, affinity)?, server_rings, []).map_err(|e| e.to_string())?;
+    let opened =
+        front.open(&opening(&means.published, CREDIT, affinity)?, server_rings, []).map_err(|e| e.to_string())?;
     let mut register =
         |memory: &Piece, access| front.register(opened.session, grant(memory, access)).map_err(|why| why.to_string());
     let memory = register(&means.buffers, Access::ReadWrite)?;
