@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: jobs in, table, JSON and page out.
 //!
-//! Nothing is printed or written unless every run accounted for all of its requests.
+//! Nothing is printed or written unless every run accounted for all of its requests; but where JSON was asked for, and
+//! the last run's requests ended in errors, that tells of them.
 use crate::backend::Backend;
 use crate::check::Check;
 use crate::cli::{Bench, Format};
@@ -8,6 +9,7 @@ use crate::cpu;
 use crate::disk::Disk;
 use crate::environment::Environment;
 use crate::figures::{self, Cell};
+use crate::heard::Unsound;
 use crate::job::Job;
 use crate::jobfile::Setting;
 use crate::json;
@@ -16,7 +18,7 @@ use crate::native_matrix;
 use crate::page;
 use crate::pin;
 use crate::root::root;
-use crate::run::Bed;
+use crate::run::{Bed, Outcome};
 use crate::say::{note, say};
 use crate::stop;
 use crate::table;
@@ -24,6 +26,7 @@ use crate::verify;
 use crate::work::{self, Work};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -39,7 +42,15 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
     }
     let environment = Environment::of(&bed);
     let (cells, checks) = match work {
-        Work::Jobs(jobs) => (each(&bed, jobs)?, Vec::new()),
+        Work::Jobs(jobs) => {
+            let mut cells = Vec::new();
+            let done = each(&bed, jobs, &mut cells);
+            if done.as_ref().is_err_and(|error| error.downcast_ref::<Unsound>().is_some()) {
+                tell(args, &json::document(&environment, &cells, &[]))?;
+            }
+            done?;
+            (cells, Vec::new())
+        }
         Work::Matrix(backend, place) => all(&bed, &backend, &place, args)?,
     };
     if let Some(share) = figures::others(&cells).filter(|share| *share > cpu::POOR) {
@@ -63,6 +74,18 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where JSON was asked for, it tells of a run that failed, too; former results of nobody's choice are left alone.
+fn tell(args: &Bench, document: &Value) -> Result<()> {
+    match &args.output {
+        Some(output) => json::write(output, document),
+        None if args.means.output_format == Format::Json => {
+            say!("{}", serde_json::to_string_pretty(document)?);
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 fn show(environment: &Environment, cells: &[Cell], checks: &[Check]) {
@@ -103,17 +126,22 @@ pub(crate) fn page(output: &Path) -> Option<PathBuf> {
     (!output.exists() || output.is_file()).then(|| output.with_extension("html"))
 }
 
-/// The jobs of the command line or a job file, one after another.
-fn each(bed: &Bed, jobs: Vec<Job>) -> Result<Vec<Cell>> {
+/// The jobs of the command line or a job file, one after another, into `cells`; the last one is there even if its
+/// requests ended in errors.
+fn each(bed: &Bed, jobs: Vec<Job>, cells: &mut Vec<Cell>) -> Result<()> {
     let progress = progress(jobs.len() as u64);
-    let mut cells = Vec::new();
     for job in jobs {
         progress.set_message(job.params.name.to_string());
-        cells.push(once(bed, job)?);
+        let cell = once(bed, job.clone()).inspect_err(|error| {
+            if let Some(unsound) = error.downcast_ref::<Unsound>() {
+                cells.push(Cell { job, samples: vec![Outcome::clone(&unsound.outcome)] });
+            }
+        })?;
+        cells.push(cell);
         progress.inc(1);
     }
     progress.finish_and_clear();
-    Ok(cells)
+    Ok(())
 }
 
 /// One run, checked by the host afterwards if the job verifies; the time limit is that of all of it.
@@ -126,7 +154,12 @@ pub(crate) fn once(bed: &Bed, job: Job) -> Result<Cell> {
     let outcome = bed.run(&job)?;
     if verified {
         let found = verify::check(&job)?;
-        note!("{}: the host checked {} written sectors on the disk", job.params.name, found.written);
+        let name = &job.params.name;
+        if job.params.rw.trims() {
+            note!("{name}: the host checked that {} sectors read as zeros on the disk", found.zeros);
+        } else {
+            note!("{name}: the host checked {} written sectors on the disk", found.written);
+        }
     }
     Ok(Cell { job, samples: vec![outcome] })
 }

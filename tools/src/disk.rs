@@ -30,6 +30,8 @@ pub(crate) enum Disk {
         device: bool,
         /// Opened, and shown to the guest, as read-only.
         read_only: bool,
+        /// Errors that QEMU's blkdebug puts in the place of answers, as its `inject-error` has them.
+        injected: Vec<Value>,
     },
     /// That of the back-end that the user brings; nothing is known of it here.
     Theirs,
@@ -69,6 +71,7 @@ impl Disk {
             bytes,
             device: kind.is_block_device(),
             read_only: !writes,
+            injected: Vec::new(),
         })
     }
 
@@ -110,6 +113,15 @@ impl Disk {
         self
     }
 
+    /// The same file, on which QEMU lets requests fail as `injected` says.
+    #[must_use]
+    pub(crate) fn failing(mut self, injected: Value) -> Self {
+        if let Self::File { injected: all, .. } = &mut self {
+            all.push(injected);
+        }
+        self
+    }
+
     /// QEMU's `-blockdev`, as JSON, which needs no escaping. Files go through the host's page cache and a thread pool:
     /// that works on every file system (tmpfs has no O_DIRECT), and data is checked here, not timed.
     pub(crate) fn blockdev(&self) -> Value {
@@ -118,13 +130,18 @@ impl Disk {
                 let bytes = self.bytes().min(i64::MAX.cast_unsigned());
                 json!({"driver": "null-co", "node-name": NODE, "size": bytes, "read-zeroes": true})
             }
-            Self::File { path, device, read_only, .. } => {
+            Self::File { path, device, read_only, injected, .. } => {
                 let driver = if *device { "host_device" } else { "file" };
                 let file = json!({
                     "driver": driver, "filename": path.to_string_lossy(), "aio": "threads",
                     "cache": {"direct": false, "no-flush": false},
                     "discard": "unmap", "read-only": read_only,
                 });
+                let file = if injected.is_empty() {
+                    file
+                } else {
+                    json!({"driver": "blkdebug", "image": file, "inject-error": injected, "discard": "unmap"})
+                };
                 json!({
                     "driver": "raw", "node-name": NODE, "file": file,
                     "discard": "unmap", "read-only": read_only,

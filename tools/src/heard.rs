@@ -4,6 +4,7 @@
 //! cannot do the job, an unaccounted request: errors. Knows nothing of how the speaker is run.
 use crate::figures::ios;
 use crate::job::Job;
+use crate::run::Outcome;
 use anyhow::{Result, bail};
 use workload::report::{Boot, Line, PREFIX, Report, VERSION};
 
@@ -76,9 +77,37 @@ fn fits(job: &Job, boot: &Boot) -> Result<()> {
     Ok(())
 }
 
+/// A run that came to its end, of which something must not be.
+#[derive(Debug)]
+pub(crate) struct Unsound {
+    what: String,
+    pub(crate) outcome: Box<Outcome>,
+}
+
+impl std::fmt::Display for Unsound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Unsound {}
+
+/// The outcome, if it is sound; as part of the error otherwise.
+pub(crate) fn sound(job: &Job, outcome: Outcome) -> Result<Outcome> {
+    match account(job, &outcome.report, &outcome.notes) {
+        Ok(()) => Ok(outcome),
+        Err(error) => Err(Unsound { what: error.to_string(), outcome: Box::new(outcome) }.into()),
+    }
+}
+
 /// Every request answered, every block as written, nothing against the specification.
-pub(crate) fn account(job: &Job, report: &Report) -> Result<()> {
+fn account(job: &Job, report: &Report, notes: &[String]) -> Result<()> {
     let name = &job.params.name;
+    if report.failures.total() > 0 {
+        let shrunk = notes.iter().find(|note| note.starts_with("capacity changed"));
+        let shrunk = shrunk.map(|note| format!("; {note}")).unwrap_or_default();
+        bail!("{name}: {}{shrunk}", report.failures);
+    }
     let bad = [
         ("requests that ended in an error", report.errors),
         ("blocks that were not as written", report.verify_errors),

@@ -247,6 +247,7 @@ impl Draft {
                 event_idx: params.event_idx,
                 indirect: params.indirect != Indirect::Off,
                 block_size: 512,
+                ranges: true,
             },
         }
     }

@@ -12,8 +12,9 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
+use workload::failures::Blame;
 use workload::params::{Params, Via};
-use workload::report::{Direction, PERCENTILES};
+use workload::report::{Direction, PERCENTILES, Report};
 
 /// The whole file.
 pub(crate) fn document(environment: &Environment, cells: &[Cell], checks: &[Check]) -> Value {
@@ -56,7 +57,7 @@ fn job(accel: Option<Accel>, index: usize, cell: &Cell, typical: &Outcome) -> Va
     json!({
         "jobname": params.name.as_str(),
         "groupid": index,
-        "error": 0,
+        "error": if report.errors > 0 { nix::errno::Errno::EIO as i32 } else { 0 },
         "eta": 0,
         "elapsed": typical.elapsed.ceil(),
         "job options": options(params),
@@ -151,6 +152,7 @@ fn drv(accel: Option<Accel>, cell: &Cell, typical: &Outcome) -> Value {
         "instructions_per_io": figures.instructions_per_io,
         "guest_instructions_per_io": figures.guest_instructions_per_io,
         "cpu_ns_per_io": figures.cpu_ns_per_io,
+        "errors": errors(report),
         "verify_errors": report.verify_errors,
         "device_violations": report.violations,
         "length_anomalies": report.length_anomalies,
@@ -176,6 +178,16 @@ fn drv(accel: Option<Accel>, cell: &Cell, typical: &Outcome) -> Value {
     drv["iops_spread"] = json!({"min": spread.0, "max": spread.1});
     drv["samples"] = cell.samples.iter().map(sample).collect();
     drv
+}
+
+/// Requests that ended in an error: how many, by whose fault, and the first of them.
+fn errors(report: &Report) -> Value {
+    let mut errors = json!({"total": report.errors});
+    for blame in Blame::ALL {
+        errors[blame.word()] = json!(report.failures.count(blame));
+    }
+    errors["first"] = json!(report.failures.first);
+    errors
 }
 
 fn sample(outcome: &Outcome) -> Value {
@@ -241,6 +253,8 @@ fn folder(path: &Path) -> &Path {
 mod tests {
     use super::*;
     use crate::figures::tests::{cell, cell_of};
+    use workload::failures::First;
+    use workload::pattern::Op;
 
     fn written() -> Value {
         let cells = [cell(&[(1_000, 50.0), (3_000, 50.0), (2_000, 50.0)])];
@@ -275,6 +289,25 @@ mod tests {
         assert_eq!(drv["median"]["iops"], 2_000.0);
         assert_eq!(document["jobs"][0]["read"]["iops"], 2_000.0);
         assert!(drv["instructions_per_io"].is_null());
+    }
+
+    #[test]
+    fn what_failed_is_told_by_whose_fault_with_the_first_request() {
+        let mut cell = cell(&[(1_000, 50.0)]);
+        let none = document(&Environment::for_tests(), std::slice::from_ref(&cell), &[]);
+        let errors = json!({"total": 0, "caller": 0, "device": 0, "medium": 0, "gone": 0, "first": null});
+        assert_eq!((&none["jobs"][0]["error"], &none["jobs"][0]["drv"]["errors"]), (&json!(0), &errors));
+        let report = &mut cell.samples[0].report;
+        let first = || First::new(Blame::Medium, Op::Write, 24, 4096, format_args!("medium: input/output error"));
+        report.failures.add(Blame::Medium, 1, first);
+        report.failures.add(Blame::Gone, 2, first);
+        report.errors = 2;
+        let some = document(&Environment::for_tests(), &[cell], &[]);
+        let first = json!({
+            "blame": "medium", "op": "write", "lba": 24, "bytes": 4096, "why": "medium: input/output error",
+        });
+        let errors = json!({"total": 2, "caller": 0, "device": 0, "medium": 1, "gone": 1, "first": first});
+        assert_eq!((&some["jobs"][0]["error"], &some["jobs"][0]["drv"]["errors"]), (&json!(5), &errors));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Device {
     pub(crate) indirect: bool,
     /// Logical and physical block size.
     pub(crate) block_size: u32,
+    /// Offers DISCARD and WRITE ZEROES.
+    pub(crate) ranges: bool,
 }
 
 /// Everything about the machine but the image and its command line.
@@ -110,13 +112,14 @@ impl Machine {
             let place = if self.iothreads == 0 { "ioeventfd=off" } else { "iothread=io0" };
             return format!(
                 "virtio-blk-pci,id=vblk,drive={NODE},num-queues={},vectors={},disable-legacy=on,queue-size={},\
-                 {place},event_idx={},indirect_desc={},logical_block_size={size},physical_block_size={size}",
+                 {place},event_idx={},indirect_desc={},logical_block_size={size},physical_block_size={size}{ranges}",
                 device.queues,
                 device.vectors,
                 device.queue_size,
                 onoff(device.event_idx),
                 onoff(device.indirect),
                 size = device.block_size,
+                ranges = if device.ranges { "" } else { ",discard=off,write-zeroes=off" },
             );
         }
         let threads: Vec<_> = (0..self.iothreads).map(|index| json!({"iothread": format!("io{index}")})).collect();
@@ -127,6 +130,7 @@ impl Machine {
             "iothread-vq-mapping": threads,
             "event_idx": device.event_idx, "indirect_desc": device.indirect,
             "logical_block_size": device.block_size, "physical_block_size": device.block_size,
+            "discard": device.ranges, "write-zeroes": device.ranges,
         })
         .to_string()
     }

@@ -173,14 +173,13 @@ impl Bed {
         } else {
             self.reported(Running::start(self, job)?, job, watch)?
         };
-        heard::account(job, &told.report)?;
         if told.report.length_anomalies > 0 {
             let note = "the device reports more bytes than it may write (see drv.length_anomalies); its status decided";
             told.notes.push(note.to_owned());
         }
         let (now, elapsed) = (Usage::now(), start.elapsed().as_secs_f64());
         frame.map_or(Ok(()), |frame| frame.holds())?;
-        Ok(Outcome {
+        let outcome = Outcome {
             boot: told.boot,
             report: told.report,
             notes: told.notes,
@@ -194,7 +193,8 @@ impl Bed {
             // Under icount, time is virtual.
             busy: told.busy.filter(|_| !job.params.icount),
             guest_instructions: told.guest_instructions,
-        })
+        };
+        heard::sound(job, outcome)
     }
 
     /// To the report of what runs.

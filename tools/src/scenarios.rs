@@ -56,6 +56,22 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
         scenario("a guest that hangs is ended in time, with its last words", Size::Quick, hangs),
         scenario("a QEMU that is killed is an error", Size::Quick, killed),
         scenario("a disk that grows while I/O runs is noticed", Size::Quick, resized),
+        scenario("requests beyond the end of a disk that shrank are the medium's errors", Size::Quick, shrunk),
+        scenario(
+            "a block size or a trim that the device does not have is refused before any request",
+            Size::Quick,
+            |lab| {
+                let words = "rw=randread bs=512 mode=polled number_ios=100";
+                for driver in ["ours", "raw", "virtio-drivers"] {
+                    let outcome = lab.on_file(&format!("{words} driver={driver}"), large_blocks);
+                    refused(outcome, "bs=512 is not a multiple of the device's blocks of 4096 bytes: give bs=4096")?;
+                }
+                let words = "rw=randtrim mode=polled number_ios=100";
+                refused(lab.on_file(words, without_ranges), "does not offer DISCARD")?;
+                refused(lab.on_file(&format!("via=blockd {words}"), without_ranges), "does not offer DISCARD")?;
+                refused(lab.on_file(&format!("verify=crc32c {words}"), without_ranges), "WRITE ZEROES with unmap")
+            },
+        ),
         scenario("two counts of the same work are equal", Size::Quick, counts::are_equal),
         scenario("what lib-block adds to the counts stays within its bounds", Size::Quick, move |lab| {
             let jobs = [("lib-block-1", BATCH_1, LIB_BLOCK_1), ("lib-block-32", BATCH_32, LIB_BLOCK_32)];
@@ -220,6 +236,27 @@ fn resized(lab: &Lab) -> Result<()> {
         ensure!(noticed, "{mode}: no note names {sectors} sectors: {:?}", outcome.notes);
     }
     Ok(())
+}
+
+/// Halves the disk through QMP once the image is up.
+fn shrunk(lab: &Lab) -> Result<()> {
+    let words = "rw=randwrite mode=interrupt bs=4k iodepth=8 runtime=1";
+    let result = lab.on_file_watched(words, |job| job, &mut |vm, line| {
+        if matches!(line, workload::report::Line::Boot(_)) { vm.resize(BYTES / 2) } else { Ok(()) }
+    });
+    let line = fail::line(&result.err().context("writes beyond the end of the disk succeeded")?);
+    let change = format!("capacity changed from {} to {} sectors", BYTES / 512, BYTES / 1024);
+    for part in ["requests that ended in an error: medium ", "; the first: write of 4096 bytes at sector ", &change] {
+        ensure!(line.contains(part), "`{part}` is not in: {line}");
+    }
+    let blamed = line.split_once("error: medium ").and_then(|(_, rest)| rest.split_once("; the first"));
+    ensure!(blamed.is_some_and(|(count, _)| count.parse().is_ok_and(|count: u64| count > 0)), "others, too: {line}");
+    Ok(())
+}
+
+fn without_ranges(mut job: Job) -> Job {
+    job.machine.device.ranges = false;
+    job
 }
 
 fn large_blocks(mut job: Job) -> Job {

@@ -67,6 +67,10 @@ pub(crate) fn check(job: &Job) -> Result<Audit> {
     let mut sum = Audit::default();
     for stretch in stretches(job) {
         let found = stretch.check(path, &file)?;
+        // A trim leaves zeros, and no trace of the write before it.
+        if found.written == 0 && !job.params.rw.trims() {
+            bail!("{}: nothing was written", stretch.shown(path));
+        }
         sum.written += found.written;
         sum.zeros += found.zeros;
         sum.unknown += found.unknown;
@@ -106,9 +110,6 @@ impl Stretch {
         let found = found.with_context(|| format!("checking {shown}"))?;
         if found.faults > 0 {
             bail!("{shown}: {} sectors are not as written: {}", found.faults, faults.join("; "));
-        }
-        if found.written == 0 {
-            bail!("{shown}: nothing was written");
         }
         Ok(found)
     }

@@ -19,5 +19,5 @@ pub(crate) fn is_protective(block: &[u8]) -> Result<bool, &'static str> {
     if record.signature != [0x55, 0xAA] || is_of(|kind| kind == PROTECTIVE) == 0 {
         return Ok(false);
     }
-    if is_of(|kind| kind != 0) != 1 { Err("it names other partitions") } else { Ok(true) }
+    if is_of(|kind| kind != 0) == 1 { Ok(true) } else { Err("it names other partitions") }
 }

@@ -14,6 +14,7 @@ use crate::{output, peer, peer_run};
 use drv_virtio_block::interrupt::MAX_INTERRUPTS;
 use drv_virtio_block::spec::feature;
 use drv_virtio_block::transport::Transport;
+use runner::fits::Disk;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -177,8 +178,8 @@ fn over_peer(at: &At<'_>, means: Means, params: &Params) -> Result<bool, String>
             }
         };
         let queues = queues.map_err(failed)?;
-        let capacity = queues.first().map_or(Ok(0), BlkioQueue::capacity).map_err(failed)?;
-        return peer_run::run(Peer::all(queues), means, params, capacity);
+        let disk = queues.first().map_or(Ok((Disk::UNKNOWN, 0)), BlkioQueue::disk).map_err(failed)?;
+        return peer_run::run(Peer::all(queues), means, params, disk);
     }
     let setup = peer_run::setup(params)?;
     // SAFETY: the memory is never unmapped.
@@ -189,8 +190,9 @@ fn over_peer(at: &At<'_>, means: Means, params: &Params) -> Result<bool, String>
         }
     };
     let queues = queues.map_err(failed)?;
-    let capacity = queues.first().map_or(Ok(0), PeerQueue::capacity).map_err(failed)?;
-    peer_run::run(Peer::all(queues), means, params, capacity)
+    let (disk, capacity) = queues.first().map_or(Ok((Disk::UNKNOWN, 0)), PeerQueue::disk).map_err(failed)?;
+    let read_only = matches!(at, At::Minimal(device) if device.options().read_only);
+    peer_run::run(Peer::all(queues), means, params, (Disk { read_only, ..disk }, capacity))
 }
 
 /// Runs what the parameters say on `transport`.

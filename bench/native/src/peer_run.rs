@@ -16,12 +16,14 @@ use drv_virtio_block::spec::{Features, feature};
 use runner::buffers::Page;
 use runner::crew::Crew;
 use runner::drive::{Drive, Outcome, Work};
+use runner::failure::{Ended, Failure};
+use runner::fits::{self, Disk};
 use runner::ground::Ground;
 use runner::runs::{self, Setting};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use workload::params::{Indirect, Mode, Params, Rw, SECTOR, Submit, Verify};
+use workload::params::{Indirect, Mode, Params, SECTOR, Submit, Verify};
 use workload::pattern::Op;
 use workload::report::{Boot, Line, VERSION};
 
@@ -78,7 +80,7 @@ fn queues(params: &Params) -> Result<u16, String> {
     if crew.shares(crew.queues)? || params.submit == Submit::Mutex {
         return Err(format!("driver={driver} has one submitter per queue: raise queues or lower numjobs"));
     }
-    if matches!(params.rw, Rw::Trim | Rw::RandTrim) || params.indirect == Indirect::On {
+    if params.rw.trims() || params.indirect == Indirect::On {
         return Err(format!("driver={driver} reads and writes through direct chains here"));
     }
     Ok(crew.queues)
@@ -90,11 +92,16 @@ pub fn memory(means: &Means) -> Memory<'static> {
     Memory { base: memory.base().as_ptr(), len: memory.len(), file: memory.as_fd(), offset: 0 }
 }
 
-/// Runs what the parameters say with a peer's `queues` on a disk of `capacity` sectors; whether there is a result.
+/// Runs what the parameters say with a peer's `queues` on `disk` of `capacity` sectors; whether there is a result.
 ///
 /// # Errors
 /// When no file descriptor is left.
-pub fn run<Q: Queue>(queues: Vec<Q>, mut means: Means, params: &Params, capacity: u64) -> Result<bool, String> {
+pub fn run<Q: Queue>(
+    queues: Vec<Q>,
+    mut means: Means,
+    params: &Params,
+    (disk, capacity): (Disk, u64),
+) -> Result<bool, String> {
     let crew = Crew::new(params);
     // Vector 0 is the configuration's, which the crate does not have.
     means.calls = vec![event(Event::new())?];
@@ -107,9 +114,10 @@ pub fn run<Q: Queue>(queues: Vec<Q>, mut means: Means, params: &Params, capacity
     let plan = VectorPlan::best(&grants, queues.len() as u16, mode);
     let setting = Setting { capacity, queues: queues.len() as u16, mode: params.mode, grain: SECTOR, plan };
     let mut ground = Process::<VhostUser>::new(None, means);
-    let boot = boot(&queues, params, capacity);
+    let boot = Boot { read_only: disk.read_only, ..boot(&queues, params, capacity) };
     let outcome = ground.seats(crew).and_then(|()| {
         ground.say(&Line::Boot(boot));
+        fits::check(params, &disk)?;
         ground.bound(runner::bound(params));
         if params.icount {
             return runs::counted(&ground, queues, None, params, capacity);
@@ -136,6 +144,17 @@ fn boot<Q: Queue>(queues: &[Q], params: &Params, capacity: u64) -> Boot {
         features: 0,
         read_only: false,
         writeback: false,
+    }
+}
+
+/// What a peer's completion says: 0, or a negative error number.
+#[inline(always)]
+fn ended(error: i32) -> Ended {
+    match error {
+        0 => Ok(()),
+        // `EIO`: what the crates make of `VIRTIO_BLK_S_IOERR`.
+        error if error == -(nix::errno::Errno::EIO as i32) => Err(Failure::MEDIUM),
+        _ => Err(Failure::DEVICE),
     }
 }
 
@@ -196,8 +215,8 @@ impl Drive<Page> for Peer<PeerQueue> {
     }
 
     #[inline(always)]
-    fn reap(&mut self, max: usize, done: impl FnMut(u64, bool)) -> usize {
-        let handed = self.queue.reap(max, done);
+    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, Ended)) -> usize {
+        let handed = self.queue.reap(max, |token, error| done(token, ended(error)));
         self.completed += handed as u64;
         handed
     }
@@ -225,13 +244,13 @@ impl Drive<Page> for Peer<PeerQueue> {
         }
     }
 
-    fn flush(&mut self) -> bool {
-        let staged = self.queue.flush(0).and_then(|()| self.queue.notify());
-        let mut success = None;
-        while staged.is_ok() && success.is_none() {
-            self.queue.reap(1, |_, ok| success = Some(ok));
+    fn flush(&mut self) -> Ended {
+        self.queue.flush(0).and_then(|()| self.queue.notify()).map_err(|_| Failure::DEVICE)?;
+        let mut answer = None;
+        while answer.is_none() {
+            self.queue.reap(1, |_, error| answer = Some(error));
         }
-        success == Some(true)
+        answer.map_or(Ok(()), ended)
     }
 }
 
@@ -271,8 +290,8 @@ impl Drive<Page> for Peer<BlkioQueue> {
     }
 
     #[inline(always)]
-    fn reap(&mut self, max: usize, done: impl FnMut(u64, bool)) -> usize {
-        let handed = self.queue.reap(max, done);
+    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, Ended)) -> usize {
+        let handed = self.queue.reap(max, |token, error| done(token, ended(error)));
         self.completed += handed as u64;
         handed
     }
@@ -293,12 +312,13 @@ impl Drive<Page> for Peer<BlkioQueue> {
         true
     }
 
-    fn flush(&mut self) -> bool {
+    fn flush(&mut self) -> Ended {
         self.queue.flush(0);
-        let mut success = None;
-        while success.is_none() && self.queue.flush_batch().is_ok() {
-            self.queue.reap(1, |_, ok| success = Some(ok));
+        let mut answer = None;
+        while answer.is_none() {
+            self.queue.flush_batch().map_err(|_| Failure::DEVICE)?;
+            self.queue.reap(1, |_, error| answer = Some(error));
         }
-        success == Some(true)
+        answer.map_or(Ok(()), ended)
     }
 }

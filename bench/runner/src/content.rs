@@ -1,6 +1,7 @@
 //! What a job's buffers hold: anything, or blocks that say where and when they were written.
 use crate::buffers::{MOST_SEGMENTS, Page, Places, Scattered};
 use crate::job::Content;
+use alloc::collections::VecDeque;
 use workload::pattern::{Io, Op, Pattern, Step};
 use workload::random::Random;
 use workload::verify::ledger::{Ledger, Outcome};
@@ -26,6 +27,9 @@ impl Content<Page> for Anything {
 }
 
 /// Verified blocks, in buffers of a random number of pieces.
+///
+/// A trim of blocks that nobody wrote would show nothing: its blocks are written before it and read after it, and it
+/// makes them read as zeros.
 pub struct Verified<'l> {
     /// Where the data is.
     pub places: Places,
@@ -37,9 +41,31 @@ pub struct Verified<'l> {
     pub grain: u32,
     /// The first difference, for the report.
     pub first_fault: Option<alloc::string::String>,
+    /// The rest of trims that have begun: the trim itself, or the read after it.
+    next: VecDeque<Io>,
+    /// I/Os of trims in flight.
+    begun: usize,
+    /// Every I/O of the job belongs to a trim: none is mixed with reads and writes.
+    trims: bool,
+    /// The pattern has ended.
+    over: bool,
 }
 
-impl Verified<'_> {
+impl<'l> Verified<'l> {
+    /// Blocks in `places`, of which `ledger` knows what they hold.
+    pub fn new(places: Places, ledger: Ledger<'l>, random: Random, grain: u32) -> Self {
+        let next = VecDeque::new();
+        Self { places, ledger, random, grain, first_fault: None, next, begun: 0, trims: false, over: false }
+    }
+
+    /// The next I/O of a trim that has begun, if there is any and nobody is at its blocks.
+    fn continued(&mut self) -> Option<Io> {
+        let ledger = &mut self.ledger;
+        let at = self.next.iter().position(|io| ledger.begin(io).is_ok())?;
+        self.begun += 1;
+        self.next.remove(at)
+    }
+
     /// Random ends of pieces.
     fn cuts(&mut self, bytes: u32) -> arrayvec::ArrayVec<u32, { MOST_SEGMENTS - 1 }> {
         let places = u64::from(bytes / self.grain - 1);
@@ -54,9 +80,31 @@ impl Verified<'_> {
     }
 }
 
+/// What is done first: a trim begins with a write.
+fn written(io: &Io) -> Io {
+    if io.op == Op::Trim { Io { op: Op::Write, ..*io } } else { *io }
+}
+
 impl Content<Scattered> for Verified<'_> {
+    const ZEROING: bool = true;
+
     fn next(&mut self, pattern: &mut Pattern) -> Step {
-        pattern.next_free(|io| self.ledger.begin(io).is_ok())
+        if let Some(io) = self.continued() {
+            return Step::Io(io);
+        }
+        let step = if self.over { Step::End } else { pattern.next_free(|io| self.ledger.begin(&written(io)).is_ok()) };
+        match step {
+            Step::Io(io) if io.op == Op::Trim => {
+                self.trims = true;
+                self.begun += 1;
+                Step::Io(written(&io))
+            }
+            Step::End => {
+                self.over = true;
+                if self.begun > 0 || !self.next.is_empty() { Step::Wait } else { Step::End }
+            }
+            step => step,
+        }
     }
 
     fn buffer(&mut self, place: usize, io: &Io) -> Scattered {
@@ -76,7 +124,20 @@ impl Content<Scattered> for Verified<'_> {
             sound = false;
             self.first_fault.get_or_insert_with(|| alloc::format!("{fault}"));
         }
-        let outcome = if success { Outcome::Done } else { Outcome::Failed };
+        let outcome = match (success, io.op) {
+            (false, _) => Outcome::Failed,
+            (true, Op::Trim) => Outcome::Zeroed,
+            (true, _) => Outcome::Done,
+        };
+        if self.trims {
+            self.begun -= 1;
+            let next = |op| Io { op, ..*io };
+            match io.op {
+                Op::Write if success => self.next.push_back(next(Op::Trim)),
+                Op::Trim if success => self.next.push_back(next(Op::Read)),
+                _ => (),
+            }
+        }
         sound & self.ledger.finish(io, outcome).is_ok()
     }
 }

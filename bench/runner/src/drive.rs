@@ -2,9 +2,10 @@
 //!
 //! The same loop and the same instruction count then serve every driver. `submit` takes work that stands ready in
 //! memory; nothing of making it is charged to the driver.
+use crate::failure::{Ended, Failure};
 use drv_virtio_block::dma::{DeviceReadable, DeviceWritable};
 use drv_virtio_block::queue::{OwnedQueue, Statistics, Submitter, Violation, Wake};
-use drv_virtio_block::request::{Completion, Lba, Refusal, Request};
+use drv_virtio_block::request::{Completion, Error, Lba, Refusal, Request};
 use drv_virtio_block::transport::Doorbell;
 use workload::pattern::Op;
 
@@ -21,6 +22,8 @@ pub struct Work<B> {
     pub token: u64,
     /// Where the data is.
     pub buffer: B,
+    /// A trim makes its sectors read as zeros (WRITE ZEROES with unmap) instead of promising nothing (DISCARD).
+    pub zeroing: bool,
 }
 
 impl<B: Copy + DeviceReadable + DeviceWritable> Work<B> {
@@ -29,6 +32,7 @@ impl<B: Copy + DeviceReadable + DeviceWritable> Work<B> {
         match self.op {
             Op::Read => Request::read(Lba(self.lba), self.buffer),
             Op::Write => Request::write(Lba(self.lba), self.buffer),
+            Op::Trim if self.zeroing => Request::write_zeroes(Lba(self.lba), self.sectors, true),
             Op::Trim => Request::discard(Lba(self.lba), self.sectors),
         }
         .with_token(self.token)
@@ -40,8 +44,8 @@ pub trait Drive<B> {
     /// Submits the work up to the first that finds no room, and publishes it with one doorbell decision.
     fn submit(&mut self, work: &[Work<B>]) -> Outcome;
 
-    /// Hands at most about `max` completions (token, success) to `done` and returns how many.
-    fn reap(&mut self, max: usize, done: impl FnMut(u64, bool)) -> usize;
+    /// Hands at most about `max` completions (token, and how it ended) to `done` and returns how many.
+    fn reap(&mut self, max: usize, done: impl FnMut(u64, Ended)) -> usize;
 
     /// Asks for an interrupt after `want` more completions; true: look again first.
     fn arm(&mut self, want: u16) -> bool;
@@ -68,8 +72,11 @@ pub trait Drive<B> {
         false
     }
 
-    /// Flushes, with nothing else in flight, and polls for the answer; false if it failed.
-    fn flush(&mut self) -> bool;
+    /// Flushes, with nothing else in flight, and polls for the answer.
+    ///
+    /// # Errors
+    /// Why it failed.
+    fn flush(&mut self) -> Ended;
 }
 
 /// What became of a submission.
@@ -77,8 +84,8 @@ pub trait Drive<B> {
 pub struct Outcome {
     /// How much of the work was taken, from the front: the rest found no room and is to be submitted again.
     pub taken: usize,
-    /// The token of the last request that was refused for good.
-    pub refused: Option<u64>,
+    /// The token of the last request that was refused for good, and why.
+    pub refused: Option<(u64, Failure)>,
 }
 
 /// What a refusal of the `at`th piece of work comes to; a batch that is dropped is published.
@@ -86,7 +93,7 @@ pub struct Outcome {
 pub(crate) fn not_taken(at: usize, token: u64, why: Refusal) -> Outcome {
     match why {
         Refusal::Full => Outcome { taken: at, refused: None },
-        _ => Outcome { taken: at + 1, refused: Some(token) },
+        _ => Outcome { taken: at + 1, refused: Some((token, Failure::Driver(Error::Caller(why)))) },
     }
 }
 
@@ -104,7 +111,7 @@ impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for OwnedQ
     }
 
     #[inline(always)]
-    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, bool)) -> usize {
+    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, Ended)) -> usize {
         OwnedQueue::reap(self, max, |completion| report(&completion, &mut done))
     }
 
@@ -125,8 +132,9 @@ impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for OwnedQ
         OwnedQueue::statistics(self)
     }
 
-    fn flush(&mut self) -> bool {
-        Self::submit(self, Request::flush()).is_ok() && first(|sink| OwnedQueue::reap(self, 1, sink))
+    fn flush(&mut self) -> Ended {
+        Self::submit(self, Request::flush()).map_err(|refused| Failure::Driver(Error::Caller(refused.why)))?;
+        first(|sink| OwnedQueue::reap(self, 1, sink))
     }
 }
 
@@ -144,7 +152,7 @@ impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell, W: Wake> Drive<B> f
     }
 
     #[inline(always)]
-    fn reap(&mut self, _: usize, mut done: impl FnMut(u64, bool)) -> usize {
+    fn reap(&mut self, _: usize, mut done: impl FnMut(u64, Ended)) -> usize {
         Submitter::reap(self, |completion| report(&completion, &mut done))
     }
 
@@ -160,21 +168,24 @@ impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell, W: Wake> Drive<B> f
         if self.number() == 0 { self.queue().statistics() } else { Statistics::default() }
     }
 
-    fn flush(&mut self) -> bool {
-        Self::submit(self, Request::flush()).is_ok() && first(|sink| Submitter::reap(self, sink))
+    fn flush(&mut self) -> Ended {
+        Self::submit(self, Request::flush()).map_err(|refused| Failure::Driver(Error::Caller(refused.why)))?;
+        first(|sink| Submitter::reap(self, sink))
     }
 }
 
-/// Polls until one completion came; whether it is a success.
-fn first<B>(mut reap: impl FnMut(&mut dyn FnMut(Completion<B>)) -> usize) -> bool {
-    let mut success = None;
-    while success.is_none() {
-        reap(&mut |completion: Completion<B>| success = Some(completion.result.is_ok()));
+/// Polls until one completion came, and says how that ended.
+fn first<B>(mut reap: impl FnMut(&mut dyn FnMut(Completion<B>)) -> usize) -> Ended {
+    loop {
+        let mut ended = None;
+        reap(&mut |completion: Completion<B>| ended = Some(completion.result.map_err(Failure::Driver)));
+        if let Some(ended) = ended {
+            return ended;
+        }
     }
-    success == Some(true)
 }
 
 #[inline(always)]
-pub(crate) fn report<B>(completion: &Completion<B>, done: &mut impl FnMut(u64, bool)) {
-    done(completion.token, completion.result.is_ok());
+pub(crate) fn report<B>(completion: &Completion<B>, done: &mut impl FnMut(u64, Ended)) {
+    done(completion.token, completion.result.map_err(Failure::Driver));
 }

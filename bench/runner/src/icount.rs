@@ -61,7 +61,7 @@ pub fn count<D: Drive<Page>, H: Host>(
         work.extend((0..batch).map(|place| {
             let io = pattern.next().expect("an endless pattern");
             let op = if io.op == Op::Trim { Op::Read } else { io.op };
-            Work { op, lba: io.lba, sectors: io.sectors(), token: place as u64, buffer: page(place) }
+            Work { op, lba: io.lba, sectors: io.sectors(), token: place as u64, buffer: page(place), zeroing: false }
         }));
         let before = queue.used_index();
         let submitted = counted_submit::<D, H>(&mut queue.drive, &work);
@@ -88,7 +88,7 @@ pub fn counted_submit<D: Drive<Page>, H: Host>(drive: &mut D, work: &[Work<Page>
 /// What completion takes.
 #[inline(never)]
 pub fn counted_complete<D: Drive<Page>, H: Host>(drive: &mut D, batch: usize, sum: &mut u64) -> u64 {
-    bracket::<H, _>(|| drive.reap(batch, |token, success| *sum += token + u64::from(success)))
+    bracket::<H, _>(|| drive.reap(batch, |token, ended| *sum += token + u64::from(ended.is_ok())))
 }
 
 /// Instructions that `f` takes, the bracket's own included.

@@ -5,17 +5,21 @@
 //! batch to the moment its completion was taken, both read once per batch. It knows neither drivers nor devices:
 //! [`Drive`] and [`Host`] do, and [`Content`] fills and checks data.
 use crate::drive::{Drive, Work};
+use crate::failure::Failure;
 use crate::ground::Host;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use workload::failures::First;
 use workload::params::{Mode, Params};
 use workload::pattern::{Io, Op, Pattern, Step, due_ns};
 use workload::report::Tally;
 
 /// What is in the buffers.
 pub trait Content<B> {
+    /// A trim makes its sectors read as zeros.
+    const ZEROING: bool = false;
     /// The next I/O that may be in flight beside those that are.
     fn next(&mut self, pattern: &mut Pattern) -> Step;
     /// The buffer of an I/O in `place`, filled if it writes.
@@ -207,7 +211,9 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
             let place = self.flights.free.pop().expect("room was checked");
             let buffer = self.content.buffer(place.into(), &io);
             self.flights.table[usize::from(place)] = Flight { io, submitted: now };
-            self.flights.work.push(Work { op: io.op, lba: io.lba, sectors: io.sectors(), token: place.into(), buffer });
+            let Io { op, lba, .. } = io;
+            let zeroing = C::ZEROING;
+            self.flights.work.push(Work { op, lba, sectors: io.sectors(), token: place.into(), buffer, zeroing });
         }
         Made::Some
     }
@@ -217,17 +223,17 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
         while !self.flights.work.is_empty() {
             let outcome = self.drive.submit(&self.flights.work);
             self.flights.work.drain(..outcome.taken);
-            let Some(token) = outcome.refused else { return };
-            self.refuse(token as usize);
+            let Some((token, why)) = outcome.refused else { return };
+            self.refuse(token as usize, why);
         }
     }
 
     /// A request that the driver refuses for good counts as an error; its place is free again.
     #[cold]
-    fn refuse(&mut self, place: usize) {
+    fn refuse(&mut self, place: usize, why: Failure) {
         let flight = self.flights.land(place).expect("a refusal of what was submitted");
         self.content.end(place, &flight.io, false);
-        self.tally.errors += 1;
+        note(self.tally, &flight.io, why, self.host.now_ns());
     }
 
     /// Takes completions: those that are there, or, when no batch has room, as many as one needs.
@@ -272,13 +278,16 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
         let Self { drive, content, tally, flights, plan, host, .. } = self;
         let now = || *clock.get_or_init(|| host.now_ns());
         let mut streak = Streak::NONE;
-        let taken = drive.reap(plan.complete_max, |token, success| {
+        let taken = drive.reap(plan.complete_max, |token, ended| {
             let place = token as usize;
             let flight = flights.land(place).expect("a completion of what is in flight");
+            let success = ended.is_ok();
             let sound = content.end(place, &flight.io, success);
             if !(success & sound) {
                 tally.verify_errors += u64::from(!sound);
-                tally.errors += u64::from(!success);
+                if let Err(why) = ended {
+                    note(tally, &flight.io, why, now());
+                }
             }
             if success {
                 streak.add(&flight, tally, now);
@@ -287,6 +296,13 @@ impl<'j, B, D: Drive<B>, C: Content<B>, H: Host> Job<'j, B, D, C, H> {
         streak.end(tally, now);
         taken
     }
+}
+
+/// Counts a request that failed.
+#[cold]
+fn note(tally: &mut Tally, io: &Io, why: Failure, now: u64) {
+    let blame = why.blame();
+    tally.failures.add(blame, now, || First::new(blame, io.op, io.lba, io.bytes, format_args!("{why}")));
 }
 
 /// What a batch came to.

@@ -5,7 +5,7 @@
 //!
 //! Reading order: this file (what a run consists of), [`ground`], [`rig`] (the device and its queues brought up),
 //! [`crew`] (who shares what), [`job`] (the loop), [`drive`] (drivers as the loop sees them; [`raw`] and [`locked`] to
-//! compare with, [`patience`] with others'), [`content`] and [`buffers`] (data), [`icount`], [`runs`] (the kinds of run), `operations` and
+//! compare with, [`patience`] with others'; [`failure`]: why a request failed), [`fits`] (what a disk cannot do), [`content`] and [`buffers`] (data), [`icount`], [`runs`] (the kinds of run), `operations` and
 //! `flush` (scenarios), `seal` (the table that lets the host check the disk).
 //!
 //! Results are the lines of [`workload::report`]; everything else printed is for people.
@@ -17,6 +17,8 @@ pub mod buffers;
 pub mod content;
 pub mod crew;
 pub mod drive;
+pub mod failure;
+pub mod fits;
 mod flush;
 pub mod ground;
 pub mod icount;

@@ -4,10 +4,11 @@
 //! used ring. Completions of other submitters go into a mailbox each, under the same lock; a submitter's own are handed
 //! over after it was released.
 use crate::drive::{Drive, Outcome, Work, not_taken};
+use crate::failure::{Ended, Failure};
 use alloc::vec::Vec;
 use drv_virtio_block::dma::{DeviceReadable, DeviceWritable};
 use drv_virtio_block::queue::{OwnedQueue, Statistics, Violation};
-use drv_virtio_block::request::Request;
+use drv_virtio_block::request::{Error, Request};
 use drv_virtio_block::transport::Doorbell;
 
 /// Where the submitter's number stands in a token.
@@ -18,14 +19,14 @@ pub struct Locked<B: DeviceReadable + DeviceWritable + 'static, D: Doorbell>(spi
 
 struct Inside<B: DeviceReadable + DeviceWritable + 'static, D: Doorbell> {
     queue: OwnedQueue<'static, B, D>,
-    mail: Vec<Vec<(u64, bool)>>,
+    mail: Vec<Vec<(u64, Ended)>>,
 }
 
 /// One submitter's way to the queue.
 pub struct Submitter<B: DeviceReadable + DeviceWritable + 'static, D: Doorbell + 'static> {
     queue: &'static Locked<B, D>,
     number: u32,
-    own: Vec<(u64, bool)>,
+    own: Vec<(u64, Ended)>,
 }
 
 impl<B: DeviceReadable + DeviceWritable + 'static, D: Doorbell + 'static> Locked<B, D> {
@@ -59,18 +60,18 @@ impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for Submit
     }
 
     #[inline(always)]
-    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, bool)) -> usize {
+    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, Ended)) -> usize {
         let mut guard = self.queue.0.lock();
         let Inside { queue, mail } = &mut *guard;
         queue.reap(max, |completion| {
             let box_of = (completion.token >> NUMBER_AT) as usize;
-            mail[box_of].push((completion.token & u64::from(u32::MAX), completion.result.is_ok()));
+            mail[box_of].push((completion.token & u64::from(u32::MAX), completion.result.map_err(Failure::Driver)));
         });
         core::mem::swap(&mut mail[self.number as usize], &mut self.own);
         drop(guard);
         let handed = self.own.len();
-        for (token, success) in self.own.drain(..) {
-            done(token, success);
+        for (token, ended) in self.own.drain(..) {
+            done(token, ended);
         }
         handed
     }
@@ -88,13 +89,16 @@ impl<B: Copy + DeviceReadable + DeviceWritable, D: Doorbell> Drive<B> for Submit
         if self.number == 0 { self.queue.0.lock().queue.statistics() } else { Statistics::default() }
     }
 
-    fn flush(&mut self) -> bool {
+    fn flush(&mut self) -> Ended {
         let token = u64::from(self.number) << NUMBER_AT;
         let flushed = self.queue.0.lock().queue.submit(Request::flush().with_token(token));
-        let mut success = None;
-        while flushed.is_ok() && success.is_none() {
-            self.reap(1, |_, ok| success = Some(ok));
+        flushed.map_err(|refused| Failure::Driver(Error::Caller(refused.why)))?;
+        loop {
+            let mut answer = None;
+            self.reap(1, |_, ended| answer = Some(ended));
+            if let Some(ended) = answer {
+                return ended;
+            }
         }
-        success == Some(true)
     }
 }

@@ -9,6 +9,7 @@
 //! Specification: 2.7 Split Virtqueues.
 use crate::buffers::Page;
 use crate::drive::{Drive, Outcome, Work};
+use crate::failure::{Ended, Failure, Other};
 use crate::ground::Piece;
 use core::sync::atomic::{AtomicU16, Ordering, fence};
 use drv_virtio_block::dma::DeviceAddress;
@@ -249,7 +250,7 @@ impl<D: Doorbell> Drive<Page> for Raw<D> {
     }
 
     #[inline(always)]
-    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, bool)) -> usize {
+    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, Ended)) -> usize {
         let ready = self.used_index().load(Ordering::Acquire).wrapping_sub(self.head);
         let count = usize::from(ready).min(max);
         for _ in 0..count {
@@ -257,7 +258,7 @@ impl<D: Doorbell> Drive<Page> for Raw<D> {
             // SAFETY: an entry of the used ring; its first word is the chain's number.
             let chain = unsafe { self.used.add(at).read_volatile() };
             self.head = self.head.wrapping_add(1);
-            done(u64::from(chain), true);
+            done(u64::from(chain), Ok(()));
         }
         count
     }
@@ -276,7 +277,7 @@ impl<D: Doorbell> Drive<Page> for Raw<D> {
         Statistics { submitted: chains, completed: chains, notifications: self.notifications, ..Statistics::default() }
     }
 
-    fn flush(&mut self) -> bool {
-        false
+    fn flush(&mut self) -> Ended {
+        Err(Failure::Other(Other::NoFlush))
     }
 }

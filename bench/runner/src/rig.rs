@@ -3,6 +3,7 @@
 //! `M` is a queue's memory before the device runs: the driver's [`Prepared`], or the bare ring's. Everything lives as
 //! long as the run.
 use crate::crew::Crew;
+use crate::fits;
 use crate::ground::{Ground, Handed, Piece};
 use crate::raw::{RawMemory, Shape};
 use alloc::boxed::Box;
@@ -76,6 +77,7 @@ impl<G: Ground, M: Memory> Rig<G, M> {
         let rig = Self::new(ground, params, crew)?;
         ground.say(&Line::Boot(rig.boot()));
         rig.note_features(ground);
+        fits::check(params, &rig.device.geometry().into())?;
         ground.bound(crate::bound(params));
         Ok(rig)
     }

@@ -22,7 +22,7 @@ use drv_virtio_block::interrupt::{CompletionMode, VectorPlan};
 use drv_virtio_block::platform::Badges;
 use drv_virtio_block::queue::{OwnedQueue, Prepared, SharedQueue, Statistics, Submitter};
 use drv_virtio_block::transport::QueueId;
-use workload::params::{Mode, Params, Rw};
+use workload::params::{Mode, Params};
 use workload::pattern::{Pattern, Region};
 use workload::random::Random;
 use workload::report::{Report, Tally};
@@ -107,7 +107,7 @@ pub(crate) fn verified<G: Ground>(ground: &mut G, params: &Params, crew: Crew) -
 /// Runs the bare ring.
 pub(crate) fn raw<G: Ground>(ground: &mut G, params: &Params, crew: Crew) -> Outcome {
     let mut rig: Rig<G, RawMemory> = Rig::up(ground, params, crew)?;
-    if crew.shares(rig.device.reached().queues)? || matches!(params.rw, Rw::Trim | Rw::RandTrim) {
+    if crew.shares(rig.device.reached().queues)? || params.rw.trims() {
         return Err("driver=raw has one submitter per queue, and reads and writes only".to_string());
     }
     let drives: Vec<_> = rig.open()?.into_iter().map(|(memory, doorbell)| memory.open(doorbell)).collect();
@@ -287,7 +287,7 @@ fn verified_job<D: Drive<Scattered>, H: Host>(mut drive: D, setup: Setup<H>) -> 
     let mut words = alloc::vec![0; sectors as usize];
     let ledger = Ledger::new(&mut words, first);
     let random = Random::for_job(params.randseed ^ 1, number);
-    let mut content = Verified { places, ledger, random, grain: setting.grain, first_fault: None };
+    let mut content = Verified::new(places, ledger, random, setting.grain);
     let (tally, done) = drive_job(&mut drive, &params, setting.mode, host, pattern, &mut content)?;
     let first_fault = content.first_fault.take();
     Ok(Returned { drive, tally, done, words, first_fault })

@@ -3,6 +3,7 @@ use crate::buffers::{Places, Scattered};
 use crate::drive::{Drive, Work};
 use crate::ground::{Ground, Piece};
 use crate::runs::Returned;
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use drv_virtio_block::geometry::Geometry;
@@ -22,7 +23,7 @@ pub(crate) fn write<G: Ground, D: Drive<Scattered>>(
     params: &Params,
     disk: &Geometry,
 ) -> Result<Vec<Returned<D>>, String> {
-    if disk.read_only || !params.rw.writes() {
+    if disk.read_only || !params.rw.changes() {
         return Ok(returned);
     }
     let mut words = Vec::new();
@@ -62,17 +63,20 @@ pub(crate) fn write_table<D: Drive<Scattered>>(
 
 fn write_place<D: Drive<Scattered>>(drive: &mut D, places: &Places, lba: u64, sectors: u32) -> Result<(), String> {
     let buffer = places.scattered(0, sectors * SECTOR, &[]);
-    let outcome = drive.submit(&[Work { op: Op::Write, lba, sectors, token: 0, buffer }]);
-    if outcome.taken == 0 || outcome.refused.is_some() {
-        return Err("the verification table was refused".to_string());
+    let outcome = drive.submit(&[Work { op: Op::Write, lba, sectors, token: 0, buffer, zeroing: false }]);
+    let place = format!("the verification table, at sectors {lba} to {},", lba + u64::from(sectors) - 1);
+    match outcome.refused {
+        Some((_, why)) => return Err(format!("{place} was refused: {why}")),
+        None if outcome.taken == 0 => return Err(format!("{place} found no room")),
+        None => (),
     }
     let mut written = None;
     while written.is_none() {
-        drive.reap(1, |_, success| written = Some(success));
+        drive.reap(1, |_, ended| written = Some(ended));
     }
-    written.filter(|success| *success).map(|_| ()).ok_or_else(|| "the verification table was not written".to_string())
+    written.unwrap_or(Ok(())).map_err(|why| format!("{place} was not written: {why}"))
 }
 
 fn flush<D: Drive<Scattered>>(drive: &mut D) -> Result<(), String> {
-    if drive.flush() { Ok(()) } else { Err("the flush failed".to_string()) }
+    drive.flush().map_err(|why| format!("the flush of the verification table failed: {why}"))
 }

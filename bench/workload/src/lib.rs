@@ -2,10 +2,11 @@
 //!
 //! `no_std`, no allocation, no clock, no device: callers bring time and I/O. Reading order: [`params`] (what to do),
 //! [`pattern`] (which block next, drawn with [`random`]), [`verify`] (what a block holds), [`histogram`] (how long it
-//! took), [`report`] (the answer on the serial line).
+//! took), [`failures`] (what went wrong), [`report`] (the answer on the serial line).
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
+pub mod failures;
 pub mod histogram;
 pub mod params;
 pub mod pattern;

@@ -20,6 +20,8 @@
 //! ```
 use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::params::{MAX_SPLIT, Params, Rw, SECTOR, Verify, WHOLE};
 use crate::random::{Random, scale};
 use crate::verify::table::{Layout, LayoutError};
@@ -30,7 +32,8 @@ const REDRAWS: u32 = 8;
 const ENDLESS: u64 = u64::MAX;
 
 /// What an I/O does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Op {
     /// Reads.
     Read,
@@ -38,6 +41,17 @@ pub enum Op {
     Write,
     /// Discards.
     Trim,
+}
+
+impl Op {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Trim => "trim",
+        }
+    }
 }
 
 /// One I/O.

@@ -30,6 +30,7 @@ use core::fmt;
 use arrayvec::{ArrayString, ArrayVec};
 use serde::{Deserialize, Serialize};
 
+use crate::failures::Failures;
 use crate::histogram::Histogram;
 use crate::pattern::Op;
 
@@ -131,6 +132,9 @@ pub struct Report {
     pub runtime_ns: u64,
     /// Requests that ended in an error.
     pub errors: u64,
+    /// The same, by who is to blame, and the first of them.
+    #[serde(default)]
+    pub failures: Failures,
     /// Blocks whose content was not what had been written.
     pub verify_errors: u64,
     /// Doorbells rung; nothing where the driver does not let it be seen.
@@ -163,7 +167,7 @@ pub struct Report {
 }
 
 /// Longest line that [`Line::encode`] can make, prefix and newline left out: three directions of 23 numbers and the
-/// counters, or a note of which every byte is escaped.
+/// counters with the first failure, or a note of which every byte is escaped.
 const LONGEST: usize = 4096;
 
 impl Line {
@@ -194,17 +198,22 @@ impl Note {
     /// assert_eq!(Note::new(format_args!("queue {} is gone", 3)).text.as_str(), "queue 3 is gone");
     /// ```
     pub fn new(text: fmt::Arguments<'_>) -> Self {
-        let mut kept = Cut(ArrayString::new());
-        // Only `Cut` can fail, and it does not; a value whose own Display fails leaves what it wrote.
-        let _ = fmt::write(&mut kept, text);
-        Self { text: kept.0 }
+        Self { text: kept(text) }
     }
 }
 
-/// Keeps what fits and drops the rest.
-struct Cut(ArrayString<256>);
+/// As much of the formatted text as fits.
+pub(crate) fn kept<const N: usize>(text: fmt::Arguments<'_>) -> ArrayString<N> {
+    let mut kept = Cut(ArrayString::new());
+    // Only `Cut` can fail, and it does not; a value whose own Display fails leaves what it wrote.
+    let _ = fmt::write(&mut kept, text);
+    kept.0
+}
 
-impl fmt::Write for Cut {
+/// Keeps what fits and drops the rest.
+struct Cut<const N: usize>(ArrayString<N>);
+
+impl<const N: usize> fmt::Write for Cut<N> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             if self.0.try_push(character).is_err() {
@@ -240,7 +249,8 @@ impl Report {
             write: Direction::new(&tally.write),
             trim: Direction::new(&tally.trim),
             runtime_ns,
-            errors: tally.errors,
+            errors: tally.failures.total(),
+            failures: tally.failures.clone(),
             verify_errors: tally.verify_errors,
             notifications: Some(0),
             ..Self::default()
@@ -269,7 +279,7 @@ pub struct Tally {
     /// Discards.
     pub trim: Flow,
     /// Requests that ended in an error.
-    pub errors: u64,
+    pub failures: Failures,
     /// Blocks whose content was not what had been written.
     pub verify_errors: u64,
 }
@@ -291,7 +301,7 @@ impl Flow {
 impl Tally {
     /// Nothing yet.
     pub const fn new() -> Self {
-        Self { read: Flow::new(), write: Flow::new(), trim: Flow::new(), errors: 0, verify_errors: 0 }
+        Self { read: Flow::new(), write: Flow::new(), trim: Flow::new(), failures: Failures::new(), verify_errors: 0 }
     }
 
     /// Counts an I/O that succeeded after `ns` nanoseconds.
@@ -323,7 +333,7 @@ impl Tally {
         self.read.merge(&other.read);
         self.write.merge(&other.write);
         self.trim.merge(&other.trim);
-        self.errors += other.errors;
+        self.failures.merge(&other.failures);
         self.verify_errors += other.verify_errors;
     }
 

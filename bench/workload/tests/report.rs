@@ -1,6 +1,7 @@
 //! Result lines: that they come back whole or not at all, and that jobs add up.
 use arrayvec::{ArrayString, ArrayVec};
 use proptest::prelude::*;
+use workload::failures::{Blame, Failures, First};
 use workload::pattern::Op;
 use workload::report::{Boot, Direction, Flow, Instructions, Line, Note, PERCENTILES, PREFIX, Report, Tally, VERSION};
 
@@ -29,19 +30,31 @@ fn any_direction() -> impl Strategy<Value = Direction> {
 }
 
 prop_compose! {
+    fn any_first()(
+        (blame, op) in (prop::sample::select(Blame::ALL.as_slice()), prop::sample::select([Op::Read, Op::Write, Op::Trim].as_slice())),
+        (lba, bytes) in any::<(u64, u32)>(),
+        why in any_text::<80>(),
+    ) -> First {
+        First { blame, op, lba, bytes, why }
+    }
+}
+
+prop_compose! {
     fn any_report()(
         directions in [any_direction(), any_direction(), any_direction()],
         numbers in any::<[u64; 13]>(),
+        first in prop::option::of(any_first()),
         atomics in any::<Option<u64>>(),
         instructions in any::<Option<(u64, u64)>>(),
     ) -> Report {
         let [read, write, trim] = directions;
+        let failures = Failures { caller: numbers[1], gone: numbers[2], first, ..Failures::default() };
         let [runtime_ns, errors, verify_errors, notifications, interrupts, interrupts_home, rest @ ..] = numbers;
         let [submitted, completed, violations, length_anomalies, full, client_doorbells, front_doorbells] = rest;
         let instructions =
             instructions.map(|(submit_milli, complete_milli)| Instructions { submit_milli, complete_milli });
         Report {
-            version: VERSION, read, write, trim, runtime_ns, errors, verify_errors, interrupts, interrupts_home,
+            version: VERSION, read, write, trim, runtime_ns, errors, failures, verify_errors, interrupts, interrupts_home,
             notifications: instructions.as_ref().map_or(Some(notifications), |_| None),
             submitted, completed, violations, length_anomalies, full, client_doorbells, front_doorbells, atomics, instructions,
         }
@@ -122,6 +135,20 @@ fn the_longest_lines_fit() {
         read: direction.clone(),
         write: direction.clone(),
         trim: direction,
+        failures: Failures {
+            caller: u64::MAX,
+            device: u64::MAX,
+            medium: u64::MAX,
+            gone: u64::MAX,
+            first: Some(First {
+                blame: Blame::Caller,
+                op: Op::Write,
+                lba: u64::MAX,
+                bytes: u32::MAX,
+                why: ArrayString::from(&"\u{1}".repeat(80)).unwrap(),
+            }),
+            at_ns: 0,
+        },
         instructions: Some(Instructions { submit_milli: u64::MAX, complete_milli: u64::MAX }),
         ..Report::default()
     };
@@ -152,14 +179,22 @@ fn jobs_add_up_in_the_report() {
     let (mut first, mut second) = (Tally::new(), Tally::default());
     first.record(Op::Read, 4096, 100);
     first.record(Op::Write, 512, 7);
-    first.errors = 1;
+    let failed = |blame, lba| move || First::new(blame, Op::Read, lba, 512, format_args!("{} {lba}", blame.word()));
+    first.failures.add(Blame::Medium, 90, failed(Blame::Medium, 7));
     second.record(Op::Read, 8192, 200);
     second.count(Op::Trim, 65_536);
-    second.errors = 2;
+    second.failures.add(Blame::Gone, 80, failed(Blame::Gone, 8));
+    second.failures.add(Blame::Medium, 85, failed(Blame::Medium, 9));
     second.verify_errors = 3;
     first.merge(&second);
     let report = Report::new(&first, 99);
     assert_eq!((report.version, report.runtime_ns, report.errors, report.verify_errors), (VERSION, 99, 3, 3));
+    assert_eq!((report.failures.medium, report.failures.gone, report.failures.caller), (2, 1, 0));
+    assert_eq!(
+        report.failures.to_string(),
+        "3 requests that ended in an error: medium 2, gone 1; the first: read of 512 bytes at sector 8: gone 8",
+        "the first of all jobs is the one that failed first"
+    );
     assert_eq!((report.read.ios, report.read.bytes), (2, 12_288));
     assert_eq!((report.read.clat_min_ns, report.read.clat_max_ns, report.read.clat_mean_ns), (100, 200, 150));
     assert_eq!((report.write.ios, report.write.bytes, report.write.clat_mean_ns), (1, 512, 7));

@@ -121,6 +121,9 @@ mod tests {
     const BYTES: u64 = 16 << 20;
     const PRECIOUS: &[u8] = b"precious";
 
+    /// What an advice must name as the cause, and what brings it about.
+    type Case<'a, T> = (&'static str, &'a dyn Fn(&T));
+
     /// A disk with three partitions and something in the last one's last sector.
     fn disk() -> (tempfile::TempDir, PathBuf, File) {
         let folder = tempfile::tempdir().unwrap();
@@ -146,16 +149,12 @@ mod tests {
     fn follow(advice: &str) -> bool {
         let command = advice.rsplit_once('(').unwrap().1.trim_end_matches(')');
         let words: Vec<_> = command.split(' ').collect();
-        match Command::new(words[0]).args(&words[1..]).output() {
-            Ok(output) => {
-                assert!(output.status.success(), "{command}: {output:?}");
-                true
-            }
-            Err(_) => {
-                crate::say::note!("skipped: {} is not here", words[0]);
-                false
-            }
-        }
+        let Ok(output) = Command::new(words[0]).args(&words[1..]).output() else {
+            crate::say::note!("skipped: {} is not here", words[0]);
+            return false;
+        };
+        assert!(output.status.success(), "{command}: {output:?}");
+        true
     }
 
     #[test]
@@ -163,10 +162,10 @@ mod tests {
         let grow = |path: &Path| File::options().write(true).open(path).unwrap().set_len(2 * BYTES).unwrap();
         let wipe = |path: &Path| {
             let file = File::options().write(true).open(path).unwrap();
-            file.write_all_at(&[0; 33 * 512], BYTES - 33 * 512).unwrap();
+            file.write_all_at(&vec![0; 33 * 512], BYTES - 33 * 512).unwrap();
         };
         let spoiled = |which| move |path: &Path| spoil(path, which).unwrap();
-        let cases: [(&str, &dyn Fn(&Path)); 5] = [
+        let cases: [Case<Path>; 5] = [
             ("copy to a larger disk", &grow),
             ("the backup copy", &wipe),
             ("the backup copy", &spoiled(Which::BackupHeader)),
@@ -201,7 +200,7 @@ mod tests {
             let tail = std::fs::read(path).unwrap().split_off((BYTES - 33 * 512) as usize);
             file.write_all_at(&tail, BYTES - 33 * 512).unwrap();
         };
-        let cases: [(&str, &dyn Fn(&File)); 4] = [
+        let cases: [Case<File>; 4] = [
             ("without the master boot record", &no_record),
             ("copy to a smaller disk", &shorter),
             ("both copies of its partition table are damaged", &neither),

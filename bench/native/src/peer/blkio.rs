@@ -11,6 +11,7 @@ use crate::embedded::minimal::Device;
 use crate::event::Event;
 use blkio::{Blkio, BlkioStartOutcome, Blkioq, Completion, MemoryRegion, ReqFlags};
 use drv_virtio_block::spec::SECTOR;
+use runner::fits::Disk;
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -107,12 +108,16 @@ fn start(blkio: &mut Blkio, setup: Setup, memory: &[Memory<'_>]) -> blkio::Resul
 }
 
 impl BlkioQueue {
-    /// The device's capacity, in sectors of 512 bytes.
+    /// What is known of the disk, and its capacity in sectors of 512 bytes. A disk that is read-only was refused when
+    /// the device was started.
     ///
     /// # Errors
     /// When the device does not tell it.
-    pub fn capacity(&self) -> io::Result<u64> {
-        self.backing.transport.get_u64("capacity").map(|bytes| bytes / SECTOR).map_err(io::Error::other)
+    pub fn disk(&self) -> io::Result<(Disk, u64)> {
+        let device = &self.backing.transport;
+        let told = || Ok::<_, blkio::Error>((device.get_i32("request-alignment")?, device.get_u64("capacity")?));
+        let (alignment, bytes) = told().map_err(io::Error::other)?;
+        Ok((Disk { block_size: alignment.cast_unsigned(), ..Disk::UNKNOWN }, bytes / SECTOR))
     }
 
     /// How many reads and writes of one buffer the ring has room for; more wait inside.
@@ -152,16 +157,16 @@ impl BlkioQueue {
         self.queue.do_io(&mut [], 0, None, None).map(drop).map_err(io::Error::other)
     }
 
-    /// Hands completions to `sink` as token and success, up to `max` or as many as one call takes; returns how many.
+    /// Hands completions to `sink` as token and 0 or a negative error number, up to `max` or as many as one call takes; returns how many.
     #[inline(always)]
-    pub fn reap(&mut self, max: usize, mut sink: impl FnMut(u64, bool)) -> usize {
+    pub fn reap(&mut self, max: usize, mut sink: impl FnMut(u64, i32)) -> usize {
         let room = &mut self.completions[..max.min(MOST)];
         // An error is the doorbell's, which shows soon enough; completions stay inside then.
         let handed = self.queue.do_io(room, 0, None, None).unwrap_or(0);
         for completion in &room[..handed] {
             // SAFETY: the call said that it wrote so many; it is plain data.
             let completion = unsafe { completion.assume_init_ref() };
-            sink(completion.user_data as u64, completion.ret == 0);
+            sink(completion.user_data as u64, completion.ret);
         }
         if handed > 0 && self.armed {
             // Nobody will sleep: what is reaped next does not pay for interrupts.

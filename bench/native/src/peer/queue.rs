@@ -1,5 +1,6 @@
 //! One queue of the peer.
 use super::{Backing, Transport};
+use runner::fits::Disk;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -27,13 +28,17 @@ impl PeerQueue {
         Self { queue, notifier, done, slots, notifications: 0, backing }
     }
 
-    /// The device's capacity, in sectors of 512 bytes.
+    /// What is known of the disk, and its capacity in sectors of 512 bytes.
     ///
     /// # Errors
     /// When the device does not tell its configuration.
-    pub fn capacity(&self) -> io::Result<u64> {
+    pub fn disk(&self) -> io::Result<(Disk, u64)> {
         let transport: &VirtioBlkTransport = &**self.backing.transport;
-        transport.get_config().map(|config| u64::from(config.capacity)).map_err(io::Error::other)
+        let config = transport.get_config().map_err(io::Error::other)?;
+        let block_size = u32::from(config.blk_size);
+        // A device that does not offer BLK_SIZE may have anything there.
+        let block_size = if block_size.is_power_of_two() { block_size.max(512) } else { 512 };
+        Ok((Disk { block_size, ..Disk::UNKNOWN }, u64::from(config.capacity)))
     }
 
     /// How many reads and writes of one buffer fit at once.
@@ -111,12 +116,12 @@ impl PeerQueue {
         Ok(())
     }
 
-    /// Hands up to `max` completions to `sink` as token and success; returns how many.
+    /// Hands up to `max` completions to `sink` as token and 0 or a negative error number; returns how many.
     #[inline(always)]
-    pub fn reap(&mut self, max: usize, mut sink: impl FnMut(u64, bool)) -> usize {
+    pub fn reap(&mut self, max: usize, mut sink: impl FnMut(u64, i32)) -> usize {
         let mut handed = 0;
         for completion in self.queue.completions().take(max) {
-            sink(completion.context, completion.ret == 0);
+            sink(completion.context, completion.ret);
             handed += 1;
         }
         handed

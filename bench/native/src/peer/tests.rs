@@ -69,8 +69,8 @@ fn reap(queue: &mut PeerQueue, count: usize, mut between: impl FnMut()) -> Vec<u
     let mut tokens = Vec::new();
     while tokens.len() < count {
         between();
-        queue.reap(count, |token, good| {
-            assert!(good, "token {token}");
+        queue.reap(count, |token, error| {
+            assert_eq!(error, 0, "token {token}");
             tokens.push(token);
         });
     }
@@ -150,8 +150,8 @@ fn errors_of_the_device_are_told() {
     queue.notify().unwrap();
     device.step(0);
     let mut seen = Vec::new();
-    queue.reap(9, |token, good| seen.push((token, good)));
-    assert_eq!(seen, [(7, false)]);
+    queue.reap(9, |token, error| seen.push((token, error)));
+    assert_eq!(seen, [(7, -(nix::errno::Errno::EIO as i32))]);
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn the_rust_vmm_device_serves_several_queues_that_sleep() {
                 // SAFETY: pages of the mapping; one request at a time uses them.
                 unsafe { queue.write(at, shared.page(page), 4096, 1) }.unwrap();
                 queue.notify().unwrap();
-                while queue.reap(1, |token, good| assert_eq!((token, good), (1, true))) == 0 {
+                while queue.reap(1, |token, error| assert_eq!((token, error), (1, 0))) == 0 {
                     sleep(&mut queue);
                 }
                 shared.fill(page, !byte);
@@ -303,11 +303,11 @@ fn reap_all(queue: &mut BlkioQueue, count: u64) {
     queue.flush_batch().unwrap();
     let mut tokens = Vec::new();
     while (tokens.len() as u64) < count {
-        queue.reap(9, |token, good| tokens.push((token, good)));
+        queue.reap(9, |token, error| tokens.push((token, error)));
         std::thread::yield_now();
     }
     tokens.sort_unstable();
-    assert_eq!(tokens, (0..count).map(|token| (token, true)).collect::<Vec<_>>());
+    assert_eq!(tokens, (0..count).map(|token| (token, 0)).collect::<Vec<_>>());
 }
 
 #[test]
@@ -328,7 +328,7 @@ fn libblkio_is_interrupted_when_it_asked_and_never_on_a_poll_queue() {
             queue.flush_batch().unwrap();
             assert_eq!(device.step(0), 1);
             assert_eq!(interrupt.take(), !polled, "round {round}");
-            assert_eq!(queue.reap(1, |token, good| assert_eq!((token, good), (round, true))), 1);
+            assert_eq!(queue.reap(1, |token, error| assert_eq!((token, error), (round, 0))), 1);
             if !polled {
                 assert!(queue.arm(), "something came since: look again");
             }

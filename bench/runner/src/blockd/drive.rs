@@ -5,11 +5,13 @@
 //! processor); otherwise the front end runs elsewhere and its doorbell is rung when it asks.
 use crate::buffers::{Page, Scattered};
 use crate::drive::{Drive, Outcome, Work};
+use crate::failure::{Ended, Failure, Other};
 use crate::ground::Ground;
 use crate::rig::DoorbellOf;
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering};
 use drv_virtio_block::dma::Buffer;
+use drv_virtio_block::lib_block::Status;
 use drv_virtio_block::lib_block::client::{
     Client, Replay, Request, Resumed, ServerReadable, ServerWritable, SharedBuffer, Standing, Why,
 };
@@ -178,11 +180,11 @@ impl<D: Doorbell, W: Wake, B: Name> ClientDrive<D, W, B> {
 
     /// Goes along with a server that says something new; lost requests end as failed unless they are asked again.
     #[cold]
-    fn resume(&mut self, done: &mut impl FnMut(u64, bool)) -> usize {
+    fn resume(&mut self, done: &mut impl FnMut(u64, Ended)) -> usize {
         let mut ended = 0;
         let resumed = self.client.resume(self.replay, |completion| {
             ended += 1;
-            done(completion.token, completion.status.is_ok());
+            done(completion.token, ended_with(completion.status));
         });
         if let Resumed::Attached { lost, replayed } = resumed {
             self.resumed.lives += 1;
@@ -194,6 +196,23 @@ impl<D: Doorbell, W: Wake, B: Name> ClientDrive<D, W, B> {
     }
 }
 
+/// What a status says of its request.
+#[inline(always)]
+fn ended_with(status: Status) -> Ended {
+    if status.is_ok() { Ok(()) } else { Err(Failure::Session(status)) }
+}
+
+/// What a refusal by the client says of its request.
+#[cold]
+fn refusal(why: Why) -> Failure {
+    Failure::Other(match why {
+        Why::Full | Why::Restarting => Other::NoRoom,
+        Why::Ended => Other::Ended,
+        Why::Broken => Other::Contradicted,
+        Why::NotFound => Other::Answered,
+    })
+}
+
 impl<D: Doorbell, W: Wake, B: Name> Drive<B> for ClientDrive<D, W, B> {
     #[inline(always)]
     fn submit(&mut self, work: &[Work<B>]) -> Outcome {
@@ -202,13 +221,14 @@ impl<D: Doorbell, W: Wake, B: Name> Drive<B> for ClientDrive<D, W, B> {
             let request = match one.op {
                 Op::Read => Request::read(lba, blocks, one.buffer.name(&self.names, one.token)),
                 Op::Write => Request::write(lba, blocks, one.buffer.name(&self.names, one.token)),
+                Op::Trim if one.zeroing => Request::write_zeroes(lba, blocks, true),
                 Op::Trim => Request::discard(lba, blocks),
             };
             if let Err(refused) = self.client.submit(request.with_token(one.token)) {
                 self.publish();
                 return match refused.why {
                     Why::Full | Why::Restarting => Outcome { taken: at, refused: None },
-                    _ => Outcome { taken: at + 1, refused: Some(one.token) },
+                    why => Outcome { taken: at + 1, refused: Some((one.token, refusal(why))) },
                 };
             }
         }
@@ -217,9 +237,9 @@ impl<D: Doorbell, W: Wake, B: Name> Drive<B> for ClientDrive<D, W, B> {
     }
 
     #[inline(always)]
-    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, bool)) -> usize {
+    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, Ended)) -> usize {
         self.step();
-        let taken = self.client.reap(max as u32, |completion| done(completion.token, completion.status.is_ok()));
+        let taken = self.client.reap(max as u32, |completion| done(completion.token, ended_with(completion.status)));
         if taken == 0 && self.client.standing() != Standing::Serving {
             return self.resume(&mut done);
         }
@@ -239,16 +259,16 @@ impl<D: Doorbell, W: Wake, B: Name> Drive<B> for ClientDrive<D, W, B> {
         queue.map_or_else(Statistics::default, drv_virtio_block::queue::OwnedQueue::statistics)
     }
 
-    fn flush(&mut self) -> bool {
-        if self.client.submit(Request::flush()).is_err() {
-            return false;
-        }
+    fn flush(&mut self) -> Ended {
+        self.client.submit(Request::flush()).map_err(|refused| refusal(refused.why))?;
         self.publish();
-        let mut success = None;
-        while success.is_none() {
+        loop {
             self.step();
-            self.client.reap(1, |completion| success = Some(completion.status.is_ok()));
+            let mut answer = None;
+            self.client.reap(1, |completion| answer = Some(ended_with(completion.status)));
+            if let Some(ended) = answer {
+                return ended;
+            }
         }
-        success == Some(true)
     }
 }

@@ -259,7 +259,7 @@ fn verified<G: Ground>(
     let ledger = Ledger::new(&mut words, first);
     let Part { params, number, mode, grain, places, host, .. } = part;
     let random = Random::for_job(params.randseed ^ 1, number);
-    let mut content = Verified { places, ledger, random, grain, first_fault: None };
+    let mut content = Verified::new(places, ledger, random, grain);
     let (tally, done) = runs::drive_job(&mut drive, &params, mode, host, pattern, &mut content)?;
     let first_fault = content.first_fault.take();
     Ok(Returned { drive, tally, done, words, first_fault })
@@ -287,7 +287,7 @@ fn seal<G: Ground>(
     fronts: Vec<Box<Front<G>>>,
     each: &[(u64, Piece)],
 ) -> Result<(), String> {
-    if !params.rw.writes() {
+    if !params.rw.changes() {
         return Ok(());
     }
     let mut fronts: Vec<_> = fronts.into_iter().map(Some).collect();

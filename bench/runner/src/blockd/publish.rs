@@ -201,6 +201,14 @@ pub(crate) fn survey<G: Ground>(ground: &G, front: &mut Front<G>, params: &Param
     if found.partitions.len() < clients {
         return Err(format!("{clients} clients need a partition each, the disk has {}", found.partitions.len()));
     }
+    if let Some(kept) = found.partitions.iter().take(clients).find(|partition| partition.read_only)
+        && params.rw.changes()
+    {
+        let (name, rw) = (&kept.name, params.rw);
+        return Err(format!(
+            "partition {name} is read-only (attribute bit 60) and rw={rw} changes it: use rw=randread"
+        ));
+    }
     let all = found.partitions.iter().map(|partition| published(partition.extent, partition.read_only));
     Ok(all.take(clients).collect())
 }

@@ -20,6 +20,7 @@ mod procd;
 use super::drive::CREDIT;
 use super::publish;
 use crate::crew::Crew;
+use crate::fits;
 use crate::ground::{Begun, Ground, Piece};
 use crate::rig::DoorbellOf;
 use crate::runs::{self, Outcome, Setting};
@@ -75,6 +76,8 @@ pub(crate) fn run<G: Ground>(ground: &mut G, params: &Params, crew: Crew) -> Out
     let mut procd = Procd::new(ground, params, crew, bell, doors);
     let facts = survey(&mut procd, crew)?;
     ground.say(&Line::Boot(boot(params, &plan, &facts)));
+    let disk = fits::Disk { block_size: facts.block_size, read_only: facts.read_only, ..fits::Disk::UNKNOWN };
+    fits::check(params, &disk)?;
     let many = facts.features.has(feature::INDIRECT_DESC) && queue_size(params) >= 16;
     let grain = if many { 16 } else { SECTOR };
     let setting = Setting { capacity: facts.sectors, queues: crew.queues, mode: params.mode, grain, plan };

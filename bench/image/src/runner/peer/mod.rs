@@ -23,12 +23,14 @@ use platform::{Identity, Seen, Watched};
 use runner::buffers::Page;
 use runner::crew::Crew;
 use runner::drive::{Drive, Outcome, Work};
+use runner::failure::{Ended, Failure, Other};
+use runner::fits::{self, Disk};
 use runner::ground::Ground;
 use runner::patience::Patience;
 use runner::runs::{self, Setting};
 use virtio_drivers::Error;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
-use workload::params::{Mode, Params, Rw, SECTOR, Submit, Verify};
+use workload::params::{Mode, Params, SECTOR, Submit, Verify};
 use workload::pattern::Op;
 use workload::report::{Boot, Line, VERSION};
 
@@ -51,6 +53,8 @@ fn try_run(image: &mut Image<'_>, params: &Params) -> runs::Outcome {
     let peer = Peer::new(image)?;
     let capacity = peer.disk.capacity();
     image.say(&Line::Boot(peer.boot()));
+    let block_size = peer.seen.block_size.load(Ordering::Relaxed).max(SECTOR);
+    fits::check(params, &Disk { block_size, read_only: peer.disk.readonly(), ..Disk::UNKNOWN })?;
     image.bound(runner::bound(params));
     let in_flight = if params.icount { params.iodepth_batch_submit } else { params.iodepth };
     if usize::from(in_flight) > peer.slots() {
@@ -67,7 +71,7 @@ fn try_run(image: &mut Image<'_>, params: &Params) -> runs::Outcome {
 
 /// What it cannot do; the launcher says the same earlier.
 fn refuse(params: &Params) -> Result<(), String> {
-    let trims = matches!(params.rw, Rw::Trim | Rw::RandTrim);
+    let trims = params.rw.trims();
     let one = params.numjobs == 1 && params.queues_wished() == 1 && params.submit != Submit::Shared;
     let lacking = [
         (params.mode == Mode::Interrupt, "has no interrupt vectors: use mode=polled"),
@@ -188,6 +192,16 @@ impl Flight {
     }
 }
 
+/// What the crate says of a request that failed.
+#[cold]
+fn failure(why: &Error) -> Failure {
+    match why {
+        Error::IoError => Failure::MEDIUM,
+        Error::InvalidParam => Failure::Other(Other::Parameter),
+        _ => Failure::DEVICE,
+    }
+}
+
 impl Drive<Page> for Peer {
     #[inline(always)]
     fn submit(&mut self, work: &[Work<Page>]) -> Outcome {
@@ -195,14 +209,14 @@ impl Drive<Page> for Peer {
             match self.submit_one(one) {
                 Ok(()) => (),
                 Err(Error::QueueFull) => return Outcome { taken: at, refused: None },
-                Err(_) => return Outcome { taken: at + 1, refused: Some(one.token) },
+                Err(why) => return Outcome { taken: at + 1, refused: Some((one.token, failure(&why))) },
             }
         }
         Outcome { taken: work.len(), refused: None }
     }
 
     #[inline(always)]
-    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, bool)) -> usize {
+    fn reap(&mut self, max: usize, mut done: impl FnMut(u64, Ended)) -> usize {
         let mut handed = 0;
         while handed < max
             && let Some(token) = self.disk.peek_used()
@@ -220,7 +234,7 @@ impl Drive<Page> for Peer {
                 }
             };
             handed += 1;
-            done(flight.token, result.is_ok());
+            done(flight.token, result.map_err(|why| failure(&why)));
         }
         self.completed += handed as u64;
         handed
@@ -244,7 +258,7 @@ impl Drive<Page> for Peer {
         }
     }
 
-    fn flush(&mut self) -> bool {
-        self.disk.flush().is_ok()
+    fn flush(&mut self) -> Ended {
+        self.disk.flush().map_err(|why| failure(&why))
     }
 }

@@ -11,7 +11,8 @@ use crate::memory;
 use alloc::format;
 use alloc::string::String;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use drv_virtio_block::spec::{config, feature};
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::pci::bus::{Cam, DeviceFunction, MmioCam, PciRoot};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
@@ -71,6 +72,8 @@ pub struct Seen {
     pub features: AtomicU64,
     /// Where its used ring is.
     pub used: AtomicU64,
+    /// Bytes in the device's blocks, which the driver does not ask for; 0 if the device does not say.
+    pub block_size: AtomicU32,
 }
 
 /// The transport, watched.
@@ -85,7 +88,13 @@ impl Transport for Watched {
     }
 
     fn read_device_features(&mut self) -> u64 {
-        self.transport.read_device_features()
+        let offered = self.transport.read_device_features();
+        if offered & feature::BLK_SIZE != 0
+            && let Ok(size) = self.transport.read_config_space::<u32>(config::BLK_SIZE as usize)
+        {
+            self.seen.block_size.store(size, Ordering::Relaxed);
+        }
+        offered
     }
 
     fn write_driver_features(&mut self, driver_features: u64) {

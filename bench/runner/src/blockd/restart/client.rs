@@ -99,7 +99,7 @@ impl<D: Doorbell, W: Wake, H: Host> Part<D, W, H> {
         let mut words = vec![0; sectors as usize];
         let random = Random::for_job(params.randseed ^ 1, number);
         let ledger = Ledger::new(&mut words, first);
-        let inner = Verified { places, ledger, random, grain: setting.grain, first_fault: None };
+        let inner = Verified::new(places, ledger, random, setting.grain);
         let mut content = Stamped(inner);
         let (tally, done) = runs::drive_job(&mut drive, &endless, setting.mode, host, pattern, &mut content)?;
         let first_fault = content.0.first_fault.take();
