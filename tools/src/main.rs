@@ -40,6 +40,7 @@ mod libtest;
 mod linux;
 mod machine;
 mod matrix;
+mod monitor;
 mod musts;
 mod native;
 mod native_matrix;

@@ -7,6 +7,7 @@ use crate::process::{Guarded, forward};
 use crate::stop;
 use anyhow::{Context, Result};
 use std::collections::VecDeque;
+use std::fmt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -34,6 +35,15 @@ enum Event {
     Said(String),
     /// On standard error.
     Complaint(String),
+}
+
+/// What came of a moment's listening.
+pub(crate) enum Next {
+    /// A line on standard output.
+    Line(String),
+    Silence,
+    /// There are no more.
+    Ended,
 }
 
 /// A running program.
@@ -73,25 +83,36 @@ impl Program {
 
     /// The next line; `None` when it ended. Running out of time is an error with the last output.
     pub(crate) fn next_line(&mut self, deadline: Instant) -> Result<Option<String>> {
-        let deadline = stop::deadline(deadline);
         loop {
-            stop::interrupted()?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            // Also when there is more: one that never falls silent ends, too.
-            if left.is_zero() {
-                self.process.kill();
-                let (who, seconds) = (self.who.speaker, self.started.elapsed().as_secs());
-                return Err(self.failure(&format!("{who} did not finish within {seconds} s and was ended")));
+            match self.next(deadline)? {
+                Next::Line(line) => return Ok(Some(line)),
+                Next::Silence => {}
+                Next::Ended => return Ok(None),
             }
-            match self.events.recv_timeout(left.min(stop::TICK)) {
-                Ok(Event::Said(line)) => {
-                    remember(&mut self.said, &line);
-                    return Ok(Some(line));
-                }
-                Ok(Event::Complaint(line)) => remember(&mut self.complaints, &line),
-                Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+
+    /// What comes within a moment. Running out of time is an error with the last output.
+    pub(crate) fn next(&mut self, deadline: Instant) -> Result<Next> {
+        stop::interrupted()?;
+        let left = stop::deadline(deadline).saturating_duration_since(Instant::now());
+        // Also when there is more: one that never falls silent ends, too.
+        if left.is_zero() {
+            self.process.kill();
+            let (who, seconds) = (self.who.speaker, self.started.elapsed().as_secs());
+            return Err(self.failure(&format!("{who} did not finish within {seconds} s and was ended")));
+        }
+        match self.events.recv_timeout(left.min(stop::TICK)) {
+            Ok(Event::Said(line)) => {
+                remember(&mut self.said, &line);
+                Ok(Next::Line(line))
             }
+            Ok(Event::Complaint(line)) => {
+                remember(&mut self.complaints, &line);
+                Ok(Next::Silence)
+            }
+            Err(RecvTimeoutError::Disconnected) => Ok(Next::Ended),
+            Err(RecvTimeoutError::Timeout) => Ok(Next::Silence),
         }
     }
 
@@ -142,7 +163,7 @@ impl Program {
     }
 
     /// The error for one that ended before it should have.
-    pub(crate) fn ended(&self, status: ExitStatus) -> anyhow::Error {
+    pub(crate) fn ended(&self, status: &dyn fmt::Display) -> anyhow::Error {
         let Who { name, speaker, .. } = self.who;
         let whose = if name == speaker { "it" } else { speaker };
         self.failure(&format!("{name} ended ({status}) before {whose} reported its end"))
@@ -212,7 +233,7 @@ mod tests {
         assert_eq!(program.next_line(soon()).unwrap(), None);
         let status = program.end().unwrap();
         assert_eq!(status.code(), Some(3));
-        let error = program.ended(status).to_string();
+        let error = program.ended(&status).to_string();
         assert_eq!(error, "sh ended (exit status: 3) before it reported its end: broken");
     }
 

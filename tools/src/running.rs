@@ -37,7 +37,7 @@ impl Running {
     /// The next line of output; `None` when there are no more. Running out of time is an error with the last output.
     pub(crate) fn next_line(&mut self, deadline: Instant) -> Result<Option<String>> {
         match self {
-            Self::Vm(vm) => vm.program.next_line(deadline),
+            Self::Vm(vm) => vm.next_line(deadline),
             Self::Native(process) => process.program.next_line(deadline),
         }
     }

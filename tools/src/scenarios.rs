@@ -5,12 +5,15 @@
 //! compare. Knows what must hold; running and counting is `testrun`'s.
 use crate::compared;
 use crate::counts::{self, BATCH_1, BATCH_32, LIB_BLOCK_1, LIB_BLOCK_32};
-use crate::fail;
+use crate::disk::Disk;
+use crate::fail::{self, Skip};
 use crate::job::{Draft, Job};
 use crate::lab::{BYTES, Lab, Run, SPLIT, Size, protected, refused};
 use crate::pairs;
+use crate::process::capture;
 use crate::run::Bed;
 use anyhow::{Context, Result, bail, ensure};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// One line of the test run.
@@ -55,6 +58,7 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
         }),
         scenario("a guest that hangs is ended in time, with its last words", Size::Quick, hangs),
         scenario("a QEMU that is killed is an error", Size::Quick, killed),
+        scenario("a host disk that is full ends the run at once, with QEMU's reason", Size::Quick, full),
         scenario("a disk that grows while I/O runs is noticed", Size::Quick, resized),
         scenario("requests beyond the end of a disk that shrank are the medium's errors", Size::Quick, shrunk),
         scenario(
@@ -218,6 +222,41 @@ fn killed(lab: &Lab) -> Result<()> {
         nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGKILL).context("killing QEMU")
     });
     refused(result, "QEMU ended")
+}
+
+/// A file system of its own, in memory.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn new() -> Result<Self> {
+        let folder = tempfile::tempdir().context("making a folder for a small file system")?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(folder.path());
+        let mounted = capture(&mut mount, Duration::from_secs(20), |_| ());
+        match mounted {
+            Ok(ran) if ran.status.success() => Ok(Self(folder)),
+            Ok(ran) => Err(Skip(format!("no file system can be mounted here: {}", ran.lines.join(" "))).into()),
+            Err(error) => Err(Skip(fail::line(&error)).into()),
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let mut unmount = Command::new("umount");
+        let _reported_by_the_folder = capture(unmount.arg("-l").arg(self.0.path()), Duration::from_secs(20), |_| ());
+    }
+}
+
+/// QEMU stops a guest that writes to a host's disk that is full, in case somebody makes room and continues it.
+fn full(lab: &Lab) -> Result<()> {
+    let small = Small::new()?;
+    let path = small.0.path().join("disk.raw");
+    Disk::create(&path, BYTES)?;
+    // All of it does not fit; an hour is longer than anybody waits.
+    let job = lab.job_on(&path, "rw=write bs=64k iodepth=8 mode=interrupt runtime=3600")?;
+    let result = lab.bed.watched(&job, &mut |_, _| Ok(()));
+    refused(result, "a write of the disk failed: No space left on device")
 }
 
 /// Doubles the disk through QMP once the workload runs; the image notes the new capacity.

@@ -4,17 +4,17 @@
 //! it. Knows nothing of what the lines mean.
 use crate::guest_count::Plugin;
 use crate::machine::{Accel, Machine};
+use crate::monitor::{Failed, Monitor};
 use crate::pin::{self, Pins};
-use crate::program::{PATIENCE, Program, Who};
+use crate::program::{Next, PATIENCE, Program, Who};
 use crate::qemu::Qemu;
 use anyhow::{Context, Result, anyhow};
 use qapi::qmp;
-use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const WHO: Who = Who { name: "QEMU", speaker: "the image", excused: true };
 
@@ -25,30 +25,6 @@ const REASONS: [(i32, &str, &str); 4] = [
     (39, "the image ran into a processor fault", "fault"),
     (41, "the image hung and its watchdog ended it", "hang"),
 ];
-
-type Monitor = qapi::Qmp<qapi::Stream<Answers, UnixStream>>;
-
-/// QEMU's half of QMP. Its end is an error here, since the crate takes a greeting for granted and panics without one.
-struct Answers(BufReader<UnixStream>);
-
-impl Read for Answers {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.0.read(into)
-    }
-}
-
-impl BufRead for Answers {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match self.0.fill_buf()? {
-            [] => Err(io::ErrorKind::UnexpectedEof.into()),
-            bytes => Ok(bytes),
-        }
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.0.consume(amount);
-    }
-}
 
 /// What machines are made of: QEMU, what it boots, and what executes the guest's instructions.
 #[derive(Clone, Debug)]
@@ -94,9 +70,6 @@ impl Vm {
     pub(crate) fn boot(with: &Hypervisor, machine: &Machine, load: &Load<'_>, patience: Duration) -> Result<Self> {
         machine.check(with.qemu.major, with.accel)?;
         let (ours, theirs) = UnixStream::pair().context("making a socket pair for QMP")?;
-        for timeout in [UnixStream::set_read_timeout, UnixStream::set_write_timeout] {
-            timeout(&ours, Some(patience.min(PATIENCE)))?;
-        }
         let mut command = Command::new(&with.qemu.path);
         command.args(machine.arguments(with.accel, load.kernel, load.append)).stdin(OwnedFd::from(theirs));
         if let Some(initrd) = load.initrd {
@@ -105,25 +78,41 @@ impl Vm {
         if let Some(plugin) = load.plugin {
             command.args(plugin.arguments());
         }
-        let program = Program::start(load.who, &mut command, None)?;
-        let reader = Answers(BufReader::new(ours.try_clone()?));
-        let mut vm = Self { program, monitor: qapi::Qmp::new(qapi::Stream::new(reader, ours)) };
-        if vm.monitor.handshake().is_err() {
-            let status = vm.program.last_status().map_or("it does not answer".into(), |status| status.to_string());
-            return Err(vm.program.failure(&format!("QEMU did not start ({status})")));
+        let mut program = Program::start(load.who, &mut command, None)?;
+        match Monitor::new(ours, patience.min(PATIENCE)) {
+            Ok(monitor) => Ok(Self { program, monitor }),
+            Err(_) => {
+                let status = program.last_status().map_or("it does not answer".into(), |status| status.to_string());
+                Err(program.failure(&format!("QEMU did not start ({status})")))
+            }
         }
-        Ok(vm)
     }
 
     /// Runs one QMP command.
     pub(crate) fn execute<C: qapi::Command>(&mut self, command: &C) -> Result<C::Ok> {
         match self.monitor.execute(command) {
             Ok(answer) => Ok(answer),
-            Err(qapi::ExecuteError::Qapi(refused)) => Err(anyhow!("QEMU refused {}: {}", C::NAME, refused.desc)),
-            Err(_) => Err(match self.program.last_status() {
+            Err(Failed::Refused(why)) => Err(anyhow!("QEMU refused {}: {why}", C::NAME)),
+            Err(Failed::Silent) => Err(match self.program.last_status() {
                 Some(status) => self.ended(status),
                 None => self.program.failure("QEMU does not answer and was ended"),
             }),
+        }
+    }
+
+    /// The guest's next line; `None` when there are no more. Running out of time is an error with the last output, and
+    /// so is a guest that QEMU stopped and nobody continues.
+    pub(crate) fn next_line(&mut self, deadline: Instant) -> Result<Option<String>> {
+        loop {
+            if let Some(why) = self.monitor.stands_still() {
+                self.program.last_status();
+                return Err(self.program.failure(&why));
+            }
+            match self.program.next(deadline)? {
+                Next::Line(line) => return Ok(Some(line)),
+                Next::Silence => {}
+                Next::Ended => return Ok(None),
+            }
         }
     }
 
@@ -162,10 +151,11 @@ impl Vm {
     }
 
     /// The error for a QEMU that ended before the image reported its end.
-    pub(crate) fn ended(&self, status: ExitStatus) -> anyhow::Error {
+    pub(crate) fn ended(&mut self, status: ExitStatus) -> anyhow::Error {
         let known = REASONS.iter().find(|(known, ..)| Some(*known) == status.code());
         let Some((_, reason, prefix)) = known else {
-            return self.program.ended(status);
+            let why = self.monitor.shutdown().map(|why| format!("; {why}")).unwrap_or_default();
+            return self.program.ended(&format!("{status}{why}"));
         };
         let words = self.program.said(prefix).map(|words| format!(": {words}")).unwrap_or_default();
         self.program.failure(&format!("{reason}{words}"))

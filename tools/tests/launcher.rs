@@ -71,7 +71,7 @@ fn a_qemu_that_says_nothing_is_ended() {
 fn a_guest_that_hangs_is_ended_in_time_with_its_last_words() {
     let stub = guest(&["alive", "last words"], "sleep 60");
     let before = Instant::now();
-    let ran = fails(&stub, stub.bench(&["--runtime=1", "--timeout=2"]), &["did not finish within"]);
+    let ran = fails(&stub, stub.bench(&["--runtime=1", "--timeout=5"]), &["did not finish within"]);
     assert!(ran.error.contains("  | last words"), "{}", ran.error);
     assert!(before.elapsed() < Duration::from_secs(20));
 }
@@ -80,7 +80,7 @@ fn a_guest_that_hangs_is_ended_in_time_with_its_last_words() {
 fn a_guest_that_prints_for_ever_is_ended_in_time() {
     let stub = Stub::new("while :; do echo noise; done");
     let before = Instant::now();
-    fails(&stub, stub.bench(&["--runtime=1", "--timeout=2"]), &["did not finish within"]);
+    fails(&stub, stub.bench(&["--runtime=1", "--timeout=5"]), &["did not finish within"]);
     assert!(before.elapsed() < Duration::from_secs(20));
 }
 
@@ -100,6 +100,51 @@ fn a_qemu_that_crashes_by_itself_is_started_again_and_it_is_said_so() {
     assert!(ran.error.contains("error: job bench: QEMU ended (signal: 11"), "{}", ran.error);
     let boots = std::fs::read_to_string(stub.path().join("qemu.boots")).unwrap();
     assert_eq!(boots.lines().count(), 3);
+}
+
+/// An event of QEMU's, told by the stub.
+fn event(name: &str, data: &str) -> String {
+    format!(r#"echo '{{"event":"{name}","data":{data},"timestamp":{{"seconds":1,"microseconds":2}}}}' >&0"#)
+}
+
+const FULL: &str = r#"{"device":"","node-name":"disk","operation":"write","action":"stop","nospace":true,"reason":"No space left on device"}"#;
+
+#[test]
+fn a_guest_that_qemu_stops_ends_the_run_with_the_reason_long_before_its_time() {
+    for (events, words) in [
+        (
+            vec![event("BLOCK_IO_ERROR", FULL), event("STOP", "{}")],
+            "a write of the disk failed: No space left on device",
+        ),
+        (vec![event("GUEST_PANICKED", r#"{"action":"pause"}"#), event("STOP", "{}")], "the guest panicked"),
+    ] {
+        // It would print for an hour, so that it is not silence that gives it away.
+        let noise = "while :; do echo noise; sleep 0.01; done";
+        let stub = Stub::new(&format!("echo '{BOOT}'\n{}\n{noise}", events.join("\n")));
+        fails(
+            &stub,
+            stub.bench(&["--runtime=3600"]),
+            &["QEMU stopped the guest", "nobody continued it within 2 s", words],
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_somebody_continues_and_errors_that_the_guest_is_told_of_end_nothing() {
+    let reported = FULL.replace("stop", "report");
+    let pause = [event("STOP", "{}"), "sleep 0.2".into(), event("RESUME", "{}"), event("BLOCK_IO_ERROR", &reported)];
+    // Longer than a guest may stand still.
+    let stub = Stub::new(&format!("echo '{BOOT}'\n{}\nsleep 3\necho '{}'\nexit 33", pause.join("\n"), done(0)));
+    let ran = finish(stub.bench(&["--number_ios=1000"]));
+    assert!(ran.ok, "{}", ran.error);
+    assert!(ran.error.contains("note: the guest stood still for"), "{}", ran.error);
+}
+
+#[test]
+fn a_qemu_that_ends_says_why_the_guest_was_shut_down() {
+    let told = event("SHUTDOWN", r#"{"guest":true,"reason":"guest-reset"}"#);
+    let stub = Stub::new(&format!("echo '{BOOT}'\n{told}\nexit 0"));
+    fails(&stub, stub.bench(&["--runtime=1"]), &["QEMU ended (exit status: 0; the guest was reset"]);
 }
 
 #[test]
