@@ -79,13 +79,11 @@ impl Vm {
             command.args(plugin.arguments());
         }
         let mut program = Program::start(load.who, &mut command, None)?;
-        match Monitor::new(ours, patience.min(PATIENCE)) {
-            Ok(monitor) => Ok(Self { program, monitor }),
-            Err(_) => {
-                let status = program.last_status().map_or("it does not answer".into(), |status| status.to_string());
-                Err(program.failure(&format!("QEMU did not start ({status})")))
-            }
-        }
+        let Ok(monitor) = Monitor::new(ours, patience.min(PATIENCE)) else {
+            let status = program.last_status().map_or("it does not answer".into(), |status| status.to_string());
+            return Err(program.failure(&format!("QEMU did not start ({status})")));
+        };
+        Ok(Self { program, monitor })
     }
 
     /// Runs one QMP command.
