@@ -36,8 +36,8 @@ fn attached(ground: &Ground, shared: &'static Shared<2>) -> (Front, ClientEnd<'s
     let mut client = ClientEnd::new(shared.rings());
     front.open(&opening, shared.rings(), []).expect("a session");
     client.acknowledge(1);
+    // Not armed: a wish from before would ring for whatever comes.
     pass(&mut front);
-    assert!(!front.arm(), "nothing is there yet");
     shared.to_client.take();
     (front, client)
 }
@@ -67,6 +67,8 @@ fn a_front_end_that_sleeps_was_rung_for_what_it_did_not_see() {
                 client
             });
             loop {
+                // What rang before a pass is no reason to wake up after it.
+                shared.to_server.take();
                 pass(&mut front);
                 if !front.arm() {
                     break;
