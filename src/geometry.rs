@@ -138,3 +138,23 @@ impl Geometry {
         old
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_the_fast_path_follows_a_medium_that_shrinks_and_grows() {
+        let comfort = u64::from(Geometry::COMFORT);
+        let disk = Geometry::plain(1 << 20);
+        for sectors in [1 << 12, 0, 1 << 30, comfort - 1, comfort, u64::MAX, 1] {
+            disk.set_capacity(sectors);
+            assert_eq!(disk.capacity(), sectors);
+            let limit = disk.comfortable();
+            assert_eq!(limit > 0, sectors >= comfort, "{sectors}: some place is comfortable");
+            // The last place in front of the limit has room for the longest request, and the limit itself has not.
+            assert!(limit == 0 || limit - 1 + comfort <= sectors, "{sectors}");
+            assert!(limit.checked_add(comfort).is_none_or(|end| end > sectors || sectors == u64::MAX), "{sectors}");
+        }
+    }
+}

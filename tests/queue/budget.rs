@@ -66,6 +66,46 @@ fn a_region_of_the_planned_bytes_holds_the_queue_whole() {
     }
 }
 
+#[test]
+fn whatever_the_options_say_a_queue_is_laid_out_or_refused() {
+    let mut world = World::new(Config { max_queue_size: 64, ..Config::default() });
+    let live = world.owned(&QueueOptions::default());
+    let disk = live.running.geometry();
+    let usual = QueueOptions { size: 64, ..QueueOptions::default() };
+    for number in [0, 1, 2, 3, 4, 63, 64, 65, 1 << 14, 1 << 15, u16::MAX] {
+        for chaining in [Chaining::Direct, Chaining::Indirect] {
+            let options = [
+                QueueOptions { size: number, chaining, ..usual },
+                QueueOptions { slots: number, chaining, ..usual },
+                QueueOptions { large_tables: number, chaining, ..usual },
+                QueueOptions { large_segments: number, chaining, ..usual },
+                QueueOptions { large_segments: number, large_tables: 64, chaining, ..usual },
+                QueueOptions { parents: number, chaining, ..usual },
+                QueueOptions { size: number, slots: number, parents: number, large_tables: number, ..usual },
+            ];
+            for options in options {
+                let planned = Prepared::<Page>::dma_bytes(&options, disk);
+                match slots_in(1 << 20, &options, disk) {
+                    Ok(slots) => assert!(slots >= 1 && planned.is_ok(), "{options:?}"),
+                    Err(why) => assert!(!why.to_string().is_empty(), "{options:?}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_size_that_no_device_has_is_refused_with_the_sizes_that_can_be() {
+    for bytes in [0, 1, 256, 513, 1 << 17, u32::MAX] {
+        let mut disk = Geometry::plain(u64::MAX);
+        disk.block_size = bytes;
+        let refused = slots_in(1 << 20, &QueueOptions { size: 64, ..QueueOptions::default() }, &disk).unwrap_err();
+        assert_eq!(refused, PrepareError::BlockSize(bytes));
+        let text = format!("blocks of {bytes} bytes: a block size is a power of two from 512 to 65536");
+        assert_eq!(refused.to_string(), text);
+    }
+}
+
 /// Slots of a queue in a region of `bytes`.
 fn slots_in(bytes: usize, options: &QueueOptions, disk: &Geometry) -> Result<u16, PrepareError> {
     let memory = HostMemory::new(1 << 20);

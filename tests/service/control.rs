@@ -6,6 +6,7 @@ use drv_virtio_block::device::BringUpError;
 use drv_virtio_block::lib_block::Status;
 use drv_virtio_block::lib_block::message::{Body, Driver, Given};
 use drv_virtio_block::lib_block::ring::Stage;
+use drv_virtio_block::platform::Nanos;
 use drv_virtio_block::queue::PrepareError;
 use drv_virtio_block::service::{Envelope, ServiceError};
 
@@ -233,6 +234,38 @@ fn short_memory_is_an_error_and_not_the_end() {
     let mut service = ground.service(&mut private, envelope());
     assert!(matches!(service.start(), Err(ServiceError::Prepare(PrepareError::Size(1)))));
     assert_eq!(tell(&mut service, Body::Start), Err(Status::InvalidArgument));
+}
+
+#[test]
+fn an_envelope_out_of_bounds_counts_as_the_nearest_that_can_be() {
+    let usual = envelope();
+    let odd = [
+        Envelope { epoch: 0, ..usual },
+        Envelope { epoch: u32::MAX, ..usual },
+        Envelope { queues: 0, ..usual },
+        Envelope { queues: u16::MAX, ..usual },
+        Envelope { sessions: 0, ..usual },
+        Envelope { sessions: u16::MAX, credit: 8, ..usual },
+        Envelope { credit: 0, ..usual },
+        Envelope { credit: 9, ..usual },
+        Envelope { credit: u16::MAX, sessions: 1, ..usual },
+        Envelope { patience: Nanos(u64::MAX), ..usual },
+    ];
+    for envelope in odd {
+        let ground = Ground::new(Config::default());
+        let mut private = Private::of(2 << 20);
+        let mut service = ground.service(&mut private, envelope);
+        assert_eq!(service.start(), Ok(()), "{envelope:?}");
+        assert_eq!(driver(&mut service).epoch, envelope.epoch.max(1));
+        assert_eq!(service.stop(true), Ok(()), "{envelope:?}");
+        ground.device.assert_no_faults();
+    }
+    let ground = Ground::new(Config::default());
+    let mut private = Private::new();
+    let mut hasty = ground.service(&mut private, Envelope { patience: Nanos(0), ..usual });
+    let _ = hasty.start();
+    let mut sizeless = ground.service(Private::for_good(), Envelope { queue_size: 0, ..usual });
+    assert!(matches!(sizeless.start(), Err(ServiceError::BringUp(_))));
 }
 
 #[test]

@@ -95,3 +95,39 @@ impl Limits {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::plain::Facts;
+    use super::*;
+
+    const NUMBERS: [u64; 7] = [0, 1, 8, 1 << 20, 1 << 32, u64::MAX - 1, u64::MAX];
+
+    #[test]
+    fn sessions_of_the_largest_medium_have_facts_as_any_other() {
+        for size in [0, 1, 3, 512, 4096, 1 << 16, 1 << 31, u32::MAX] {
+            let mut disk = Geometry::plain(u64::MAX);
+            (disk.block_size, disk.size_max) = (size, size);
+            let limits = Limits::of(&disk);
+            assert!(limits.max_blocks >= 1 && limits.max_blocks << limits.block_shift <= MAX_BYTES, "{size}");
+            for (first, blocks) in NUMBERS.iter().flat_map(|first| NUMBERS.map(|blocks| (*first, blocks))) {
+                let _ = Facts::new(|_| true, (first, blocks), &limits);
+            }
+        }
+    }
+
+    #[test]
+    fn the_parts_of_any_range_are_not_empty_and_no_larger_than_it() {
+        let small = [0, 1, 8, 2048, 1 << 31, u32::MAX];
+        for (max_sectors, alignment) in small.iter().flat_map(|most| small.map(|by| (*most, by))) {
+            let mut disk = Geometry::plain(u64::MAX);
+            disk.discard = Some(RangeLimits { max_sectors, alignment, may_unmap: false });
+            let limits = Limits::of(&disk);
+            for (sector, sectors) in NUMBERS.iter().flat_map(|sector| NUMBERS.map(|sectors| (*sector, sectors))) {
+                let share = u64::from(limits.share(Operation::Discard, sector, sectors));
+                assert!(share <= sectors.max(1), "{share} of {sectors} from {sector}, {:?}", disk.discard);
+                assert!(share > 0 || sectors == 0, "{sectors} from {sector}, {:?}", disk.discard);
+            }
+        }
+    }
+}
