@@ -4,10 +4,13 @@ use super::futures::{Counter, Disk, Io, disk, poll, ready};
 use super::rig::{BLOCK, Buffer, Buffers, N, Server, TestClient, attached, next_life};
 use drv_virtio_block::lib_block::Status;
 use drv_virtio_block::lib_block::client::asynchronous::AsyncClient;
+use drv_virtio_block::lib_block::client::buffer::Part;
+use drv_virtio_block::lib_block::client::sync::{Blocking, Wait};
 use drv_virtio_block::lib_block::client::{
     Client, Completion, Replay, Request, Resumed, ServerReadable, ServerWritable, SharedBuffer, Standing, Why,
 };
 use drv_virtio_block::lib_block::entry::{Data, MemoryId, Piece};
+use drv_virtio_block::lib_block::message::Info;
 use drv_virtio_block::lib_block::ring::Stage;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -296,6 +299,45 @@ fn a_doorbell_whose_ringing_panicked_is_rung_by_the_next_call() {
     disk.drive();
     assert_eq!((rung.get(), next.is_acknowledged(), next.take().len()), (2, true, 1));
     drop(future);
+}
+
+/// A platform whose doorbell panics as long as it is sore, and whose server answers while the client sleeps.
+struct Sore {
+    server: Server,
+    sore: bool,
+    rung: u32,
+}
+
+impl Wait for Sore {
+    fn ring(&mut self) {
+        assert!(!self.sore, "the doorbell's own trouble");
+        self.rung += 1;
+    }
+
+    fn wait(&mut self) {
+        // A server that sleeps until it is rung.
+        assert!(self.rung > 0, "nobody rang");
+        assert!(self.rung > 1 || self.server.is_acknowledged());
+        for request in self.server.take() {
+            self.server.done(&request);
+        }
+    }
+}
+
+#[test]
+fn a_blocking_client_rings_the_doorbell_whose_ringing_panicked_before() {
+    let memory = super::rig::Memory::new(N as u16);
+    let client = Client::<Part<Buffer>, N>::new(memory.rings(N as u16), BLOCK).unwrap();
+    let mut server = Server::new(memory, N as u16, super::rig::EPOCH);
+    server.announce(Stage::Serving);
+    let info = Info { block_size: BLOCK, max_blocks: 8, ..Info::default() };
+    let mut disk = Blocking::new(client, &info, Replay::Never, Sore { server, sore: true, rung: 0 });
+    let buffers = Buffers::default();
+    assert!(panics(|| disk.read(0, 1, buffers.at(0, 1))));
+    assert_eq!(buffers.live(), 0, "it was not asked yet");
+    disk.platform().sore = false;
+    drop(disk.read(0, 1, buffers.at(0, 1)).expect("the server was rung"));
+    assert_eq!((disk.platform().rung, buffers.live()), (1, 0));
 }
 
 #[test]
