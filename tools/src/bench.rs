@@ -20,6 +20,7 @@ use crate::pin;
 use crate::root::root;
 use crate::run::{Bed, Outcome};
 use crate::say::{note, say};
+use crate::shortfall;
 use crate::stop;
 use crate::table;
 use crate::verify;
@@ -55,6 +56,9 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
     };
     if let Some(share) = figures::others(&cells).filter(|share| *share > cpu::POOR) {
         note!("note: others took {:.0} % of the processors: measure again when the host is idle", share * 100.0);
+    }
+    for line in shortfall::of_cells(&cells) {
+        note!("note: {line}");
     }
     let document = json::document(&environment, &cells, &checks);
     if args.means.output_format == Format::Json && args.output.is_none() {

@@ -16,7 +16,7 @@ use crate::peers;
 use crate::pin::{self, Pins};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
-use workload::params::{Driver, Front, Indirect, Mode, Params, Submit, Verify, Via};
+use workload::params::{Driver, Front, Indirect, Mode, Params, SECTOR, Verify, Via};
 
 /// How long a timed job runs unless told otherwise.
 const RUNTIME_MS: u64 = 5_000;
@@ -24,6 +24,10 @@ const RUNTIME_MS: u64 = 5_000;
 const COUNTED_IOS: u64 = 65_536;
 /// Memory for the image itself.
 const BASE_MIB: u64 = 256;
+/// Rings and private memory of a queue in the image, of a front end on it, and stacks of a vCPU, with room to spare.
+const QUEUE_BYTES: u64 = 2 << 20;
+const FRONT_END_BYTES: u64 = 10 << 20;
+const VCPU_BYTES: u64 = 2 << 20;
 /// What QEMU and the native back-ends offer.
 const RING_SIZES: std::ops::RangeInclusive<u16> = 4..=1024;
 /// The ring that QEMU is asked for when the job does not say: room for depth 128 with three descriptors each.
@@ -214,15 +218,14 @@ impl Draft {
 
     fn check_vcpus(&self) -> Result<()> {
         let params = &self.params;
-        let needed = vcpus(params);
+        let needed = params.seats();
         let vcpus = self.vcpus.unwrap_or(needed);
         if vcpus < needed {
-            let further = if needed > params.seats() { ", and one passes shared interrupts on" } else { "" };
             let (who, owners) = match params.via {
                 Via::Driver => (format!("numjobs={}", params.numjobs), "every job has"),
                 Via::Blockd => (blockd::who(params), "every client and front end has"),
             };
-            bail!("vcpus={vcpus} is too few for {who}: {owners} a vCPU of its own{further}: give at least {needed}");
+            bail!("vcpus={vcpus} is too few for {who}: {owners} a vCPU of its own: give at least {needed}");
         }
         if params.icount && vcpus > 1 {
             bail!("icount runs on one vCPU: leave vcpus={vcpus} out");
@@ -232,11 +235,10 @@ impl Draft {
 
     fn machine(&self, disk: Disk) -> Machine {
         let params = &self.params;
-        let buffers = u64::from(params.jobs()) * u64::from(params.iodepth) * u64::from(params.largest_block());
-        let mib = BASE_MIB + buffers.div_ceil(1 << 20).next_multiple_of(64);
+        let mib = BASE_MIB + needs(params, disk.bytes()).div_ceil(1 << 20).next_multiple_of(64);
         Machine {
             icount: params.icount,
-            vcpus: self.vcpus.unwrap_or(vcpus(params)),
+            vcpus: self.vcpus.unwrap_or(params.seats()),
             iothreads: if peers::needs_synchronous_device(params) { 0 } else { self.iothreads },
             memory_mib: mib,
             disk,
@@ -262,16 +264,17 @@ impl Draft {
     }
 }
 
-/// How many vCPUs the image needs: one per job, or client and front end, and one for its irqd where several of those that
-/// have the queues depend on one interrupt.
-fn vcpus(params: &Params) -> u16 {
-    let queues = params.queues_wished();
-    let (owners, shared) = match params.via {
-        Via::Driver => (params.numjobs, params.submit == Submit::Shared || queues < params.numjobs),
-        Via::Blockd => (if params.is_stepped() { 1 } else { queues }, false),
-    };
-    let passed_on = shared || params.vectors <= queues;
-    params.seats().saturating_add(u16::from(params.mode == Mode::Interrupt && owners > 1 && passed_on))
+/// Bytes that the image needs for a job besides [`BASE_MIB`]: buffers, and what it keeps for each vCPU and queue and,
+/// under verify, for each sector. Sectors are counted twice, by the job that has them and in the table of all.
+fn needs(params: &Params, disk: u64) -> u64 {
+    let jobs = u64::from(params.jobs());
+    let buffers = jobs * u64::from(params.iodepth.max(params.iodepth_batch_submit)) * u64::from(params.largest_block());
+    let queue = if params.via == Via::Blockd { FRONT_END_BYTES + QUEUE_BYTES } else { QUEUE_BYTES };
+    let queues = u64::from(params.queues_wished()) * queue;
+    let vcpus = u64::from(params.seats()) * VCPU_BYTES;
+    let covered = if params.size == 0 { disk } else { params.size };
+    let tables = if params.verify == Verify::Crc32c { covered / u64::from(SECTOR) * 8 } else { 0 };
+    buffers + queues + vcpus + tables
 }
 
 fn count(key: &str, value: &str, range: std::ops::RangeInclusive<u16>) -> Result<u16> {
@@ -290,24 +293,41 @@ mod tests {
     }
 
     #[test]
-    fn every_job_has_a_vcpu_and_shared_interrupts_one_more() {
+    fn every_job_has_a_vcpu_whatever_interrupts_it() {
         assert_eq!(job("numjobs=2 mode=interrupt").machine.vcpus, 2);
-        assert_eq!(job("numjobs=2 mode=interrupt vectors=1").machine.vcpus, 3);
-        assert_eq!(job("numjobs=2 queues=1 mode=interrupt").machine.vcpus, 3);
+        assert_eq!(job("numjobs=2 mode=interrupt vectors=1").machine.vcpus, 2);
+        assert_eq!(job("numjobs=2 queues=1 mode=interrupt").machine.vcpus, 2);
         assert_eq!(job("numjobs=2 queues=1 mode=polled").machine.vcpus, 2);
     }
 
     #[test]
-    fn every_client_and_front_end_has_a_vcpu_and_front_ends_that_share_an_interrupt_one_more() {
+    fn every_client_and_front_end_has_a_vcpu() {
         let vcpus = |words: &str| job(&format!("via=blockd mode=interrupt {words}")).machine.vcpus;
         assert_eq!(vcpus(""), 2);
-        assert_eq!(vcpus("vectors=1"), 2, "one front end shares with nobody");
+        assert_eq!(vcpus("vectors=1"), 2);
         assert_eq!(vcpus("clients=3"), 4);
         assert_eq!(vcpus("clients=3 queues=2"), 5);
-        assert_eq!(vcpus("clients=3 queues=2 vectors=2"), 6);
+        assert_eq!(vcpus("clients=3 queues=2 vectors=2"), 5);
         assert_eq!(vcpus("clients=3 queues=2 vectors=2 mode=polled"), 5);
         assert_eq!(vcpus("vectors=1 front=stepped mode=polled"), 1);
         assert_eq!(vcpus("icount=on"), 1);
+    }
+
+    #[test]
+    fn the_machines_memory_follows_from_buffers_queues_vcpus_and_sectors_under_verify() {
+        let mib = |words: &str| job(words).machine.memory_mib;
+        let plain = mib("mode=polled");
+        assert!(plain >= BASE_MIB);
+        assert!(mib("mode=polled numjobs=4 iodepth=128 bs=1m") >= plain + 512);
+        assert!(mib("via=blockd queues=4 clients=4 mode=polled") >= BASE_MIB + 4 * 12);
+        assert!(mib("queues=32 numjobs=32 mode=polled") >= BASE_MIB + 32 * 4);
+        // Eight bytes for each of 16 Mi sectors.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        Disk::create(&path, 8 << 30).unwrap();
+        let verified = format!("rw=randrw verify=crc32c mode=polled disk={}", path.display());
+        assert!(mib(&verified) >= BASE_MIB + 128);
+        assert!(mib(&format!("{verified} size=64m")) < BASE_MIB + 128);
     }
 
     #[test]

@@ -273,7 +273,7 @@ fn unfinished(running: &mut Running, job: &Job, status: ExitStatus, failed: Opti
     }
 }
 
-/// Room for a slow host: boot, twice the runtime, 500 I/Os and two restarts per second.
+/// Room for a slow host: boot, two seconds for each vCPU, twice the runtime, 500 I/Os and two restarts per second.
 fn longest(job: &Job) -> Duration {
     let params = &job.params;
     if params.icount {
@@ -281,5 +281,6 @@ fn longest(job: &Job) -> Duration {
         return Duration::from_mins(1);
     }
     let restarts = Duration::from_millis(500) * u32::from(params.kills);
-    Duration::from_secs(30) + Duration::from_millis(2 * params.runtime_ms + 2 * params.number_ios) + restarts
+    let vcpus = Duration::from_secs(2) * u32::from(job.machine.vcpus);
+    Duration::from_secs(30) + Duration::from_millis(2 * params.runtime_ms + 2 * params.number_ios) + restarts + vcpus
 }

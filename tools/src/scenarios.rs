@@ -7,8 +7,10 @@ use crate::compared;
 use crate::counts::{self, BATCH_1, BATCH_32, LIB_BLOCK_1, LIB_BLOCK_32};
 use crate::disk::Disk;
 use crate::fail::{self, Skip};
+use crate::fewer_vectors;
 use crate::job::{Draft, Job};
 use crate::lab::{BYTES, Lab, Run, SPLIT, Size, protected, refused};
+use crate::odd_machines;
 use crate::pairs;
 use crate::process::capture;
 use crate::run::Bed;
@@ -88,13 +90,15 @@ pub(crate) fn all(size: Size, record: bool) -> Vec<Scenario> {
     all.extend(peers());
     all.extend(restarts());
     all.extend(ladder());
+    all.extend(fewer_vectors::all());
+    all.extend(odd_machines::all());
     all.extend(combinations());
     all.extend(compared::all());
     all.retain(|scenario| scenario.size <= size);
     all
 }
 
-fn scenario(name: &str, size: Size, run: impl Fn(&Lab) -> Result<()> + 'static) -> Scenario {
+pub(crate) fn scenario(name: &str, size: Size, run: impl Fn(&Lab) -> Result<()> + 'static) -> Scenario {
     Scenario { name: format!("qemu: {name}"), size, run: Box::new(run) }
 }
 
@@ -190,14 +194,9 @@ fn combinations() -> impl Iterator<Item = Scenario> {
     })
 }
 
-/// As many jobs as have a queue and a vCPU each; one vCPU passes interrupts on where they are shared, and without
-/// vectors there is one queue.
+/// As many jobs as have a queue and a vCPU each; without vectors there is one queue.
 fn jobs(queues: u16, vectors: u16, vcpus: u16) -> u16 {
-    match vectors {
-        0 => 1,
-        _ if vectors > queues => queues.min(vcpus),
-        _ => queues.min(vcpus.saturating_sub(1).max(1)),
-    }
+    if vectors == 0 { 1 } else { queues.min(vcpus) }
 }
 
 fn hangs(lab: &Lab) -> Result<()> {

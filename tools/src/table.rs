@@ -3,6 +3,7 @@ use crate::blockd;
 use crate::check::Check;
 use crate::figures::Cell;
 use crate::pingpong::Distance;
+use crate::shortfall;
 use comfy_table::{CellAlignment, Table, presets};
 
 const HEADINGS: [&str; 13] = [
@@ -21,7 +22,7 @@ const HEADINGS: [&str; 13] = [
     "cores",
 ];
 
-/// All cells, in the order given.
+/// All cells, in the order given, and below what was reached and differs from what was asked for.
 pub(crate) fn cells(cells: &[Cell]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY).set_header(HEADINGS);
@@ -41,7 +42,12 @@ pub(crate) fn cells(cells: &[Cell]) -> String {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table.to_string()
+    let mut text = table.to_string();
+    for line in shortfall::of_cells(cells) {
+        text.push_str("\nnote: ");
+        text.push_str(&line);
+    }
+    text
 }
 
 fn row(cell: &Cell) -> Vec<String> {

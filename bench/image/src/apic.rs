@@ -120,7 +120,11 @@ pub fn timer_left() -> u32 {
     read(TIMER_CURRENT)
 }
 
-/// Address and data of a message-signalled interrupt that raises `vector` on the processor with this APIC id.
+/// The APIC id that addresses every processor at once.
+pub const EVERYONE: u8 = 0xff;
+
+/// Address and data of a message-signalled interrupt that raises `vector` on the processor with this APIC id, or on
+/// [`EVERYONE`].
 pub fn message(apic_id: u8, vector: u8) -> (u64, u32) {
     (u64::from(BASE | u32::from(apic_id) << 12), u32::from(vector))
 }

@@ -1,11 +1,13 @@
 //! From QEMU's `-kernel` to Rust: PVH entry in 32-bit mode, then long mode, a stack and [`crate::image_main`].
 //!
 //! Knows neither devices nor the memory map; it carries the address of `hvm_start_info` on and nothing else.
-//! Invariants on arrival in Rust: interrupts off, the lowest 512 GiB mapped one to one with 1 GiB pages, SSE on
-//! (the precompiled `core` uses it), a stack of [`STACK_LEN`] bytes, flat segments from `boot_gdt`.
+//! Invariants on arrival in Rust: interrupts off, the lowest 512 GiB mapped one to one with 1 GiB pages (2 MiB pages
+//! where the processor has no larger ones), SSE on (the precompiled `core` uses it), a stack of [`STACK_LEN`] bytes, flat
+//! segments from `boot_gdt`.
 //! The application processors come through [`crate::cpu::trampoline`] and reuse the page tables and `boot_gdt`.
 //!
-//! The page tables are data, not code: `boot_pdpt` is spelled out by the assembler.
+//! The page tables are data, not code: `boot_pdpt` is spelled out by the assembler. Only those for 2 MiB pages are filled
+//! in here. A processor that cannot run the image is refused with a result line, since nothing else works yet.
 
 use crate::exit::{self, Exit};
 use core::arch::global_asm;
@@ -52,11 +54,44 @@ global_asm!(
     "cld",
     "mov esp, offset boot_stack + {stack_len}",
     "mov edi, ebx",
+    "mov eax, 0x80000000",
+    "cpuid",
+    "mov esi, offset boot_no_long_mode",
+    "cmp eax, 0x80000001",
+    "jb 2f",
     "mov eax, 0x80000001",
     "cpuid",
-    "bt edx, 26",
+    "bt edx, 29",
     "jnc 2f",
-    "mov eax, {cr4}",
+    "mov esi, offset boot_no_execute_disable",
+    "bt edx, 20",
+    "jnc 2f",
+    "bt edx, 26",
+    "jc 9f",
+
+    // No 1 GiB pages: entry n of boot_pds maps 2n MiB, and entry n of boot_pdpt leads to the nth page of boot_pds.
+    "mov ebx, offset boot_pds",
+    "mov eax, 0x83",
+    "xor edx, edx",
+    "mov ecx, 512 * 512",
+    "7: mov [ebx], eax",
+    "mov [ebx + 4], edx",
+    "add ebx, 8",
+    "add eax, 0x200000",
+    "adc edx, 0",
+    "dec ecx",
+    "jnz 7b",
+    "mov ebx, offset boot_pdpt",
+    "mov eax, offset boot_pds + 3",
+    "mov ecx, 512",
+    "8: mov [ebx], eax",
+    "mov dword ptr [ebx + 4], 0",
+    "add ebx, 8",
+    "add eax, 0x1000",
+    "dec ecx",
+    "jnz 8b",
+
+    "9: mov eax, {cr4}",
     "mov cr4, eax",
     "mov eax, offset boot_pml4",
     "mov cr3, eax",
@@ -72,9 +107,8 @@ global_asm!(
     "push eax",
     "retf",
 
-    // No 1 GiB pages: say so on the first serial port and leave; nothing else works yet.
+    // The line at esi goes to the first serial port, and the machine ends.
     "2:",
-    "mov esi, offset boot_refusal",
     "mov dx, 0x3f8",
     "3: lodsb",
     "test al, al",
@@ -82,7 +116,7 @@ global_asm!(
     "out dx, al",
     "jmp 3b",
     "5:",
-    "mov eax, {fault}",
+    "mov eax, {failure}",
     "mov dx, {exit_port}",
     "out dx, eax",
     "4: hlt",
@@ -104,8 +138,10 @@ global_asm!(
     "ud2",
 
     r#".section .rodata.boot, "a", @progbits"#,
-    "boot_refusal:",
-    r#".asciz "boot: this processor has no 1 GiB pages\n""#,
+    "boot_no_long_mode:",
+    r#".asciz "@drv {{\"failed\":{{\"text\":\"this processor has no 64-bit mode: use -cpu max\"}}}}\n""#,
+    "boot_no_execute_disable:",
+    r#".asciz "@drv {{\"failed\":{{\"text\":\"this processor has no no-execute pages (nx): use -cpu max\"}}}}\n""#,
     ".balign 8",
     ".global boot_gdt",
     "boot_gdt: .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff",
@@ -129,6 +165,7 @@ global_asm!(
     ".balign 4096",
     ".global boot_stack",
     "boot_stack: .skip {stack_len}",
+    "boot_pds: .skip 512 * 4096",
     ".text",
     stack_len = const STACK_LEN,
     cr4 = const CR4,
@@ -137,7 +174,7 @@ global_asm!(
     efer_value = const EFER_VALUE,
     code = const CODE_SELECTOR,
     data = const DATA_SELECTOR,
-    fault = const Exit::Fault as u32,
+    failure = const Exit::Failure as u32,
     exit_port = const exit::PORT,
     main = sym crate::image_main,
 );

@@ -47,6 +47,7 @@ use command_line::CommandLine;
 use exit::{Exit, exit};
 use pci::Pci;
 use start_info::StartInfo;
+use workload::report::{Line, Note};
 
 /// The bound on everything that happens before a scenario sets its own.
 const STARTUP_NS: u64 = 10_000_000_000;
@@ -85,20 +86,39 @@ extern "C" fn image_main(start_info: u64) -> ! {
 }
 
 fn bring_up(start_info: StartInfo) -> Machine {
-    memory::init(&start_info.regions);
+    if let Err(why) = memory::init(&start_info.regions) {
+        refuse(why);
+    }
     paging::guard(0);
     cpu::stack::guard_boot_stacks();
     let command_line = CommandLine::new(start_info.command_line);
     // SAFETY: the hypervisor's root pointer; the tables lie outside the memory that `memory` hands out.
     let platform = unsafe { Platform::discover(start_info.rsdp) };
     cpu::startup::complete_boot_processor();
-    time::init(platform.hpet.expect("the ACPI tables name an HPET"));
+    if let Err(why) = time::init(platform.hpet) {
+        refuse(why);
+    }
     timer::calibrate();
     x86_64::instructions::interrupts::enable();
-    let space = platform.configuration_space.expect("the ACPI tables name PCI configuration space");
     // SAFETY: the firmware's word, taken over once.
-    let pci = unsafe { Pci::new(space) };
+    let pci = unsafe { Pci::new(platform.configuration_space) };
     Machine { command_line, regions: start_info.regions, apic_ids: platform.apic_ids, pci }
+}
+
+/// Ends the run on a machine that the image cannot work on, with a result line that says why. It allocates nothing.
+fn refuse(why: &str) -> ! {
+    struct Serial;
+    impl core::fmt::Write for Serial {
+        fn write_str(&mut self, text: &str) -> core::fmt::Result {
+            serial::write(format_args!("{text}"));
+            Ok(())
+        }
+    }
+    let line = Line::Failed(Note::new(format_args!("{why}")));
+    if line.encode(&mut Serial).is_err() {
+        println!("image: {why}");
+    }
+    exit(Exit::Failure)
 }
 
 fn run(machine: &Machine) -> Exit {

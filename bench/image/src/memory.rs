@@ -1,7 +1,7 @@
 //! Memory: what the hypervisor says there is, the heap, and big zeroed pieces for devices and stacks.
 //!
 //! Regions are handed out from the lowest address upwards and never come back: a run takes what it needs and the
-//! machine ends with it. The [`heap`] (for `alloc`) has one such piece. Invariant: nothing below [`FLOOR`] (firmware, the
+//! machine ends with it. The [`heap`] (for `alloc`) has one such piece, and takes more when it is used up. Invariant: nothing below [`FLOOR`] (firmware, the
 //! trampoline) and nothing of the image is ever handed out.
 
 use crate::cpu::lock::Mutex;
@@ -9,6 +9,7 @@ use crate::heap;
 use arrayvec::ArrayVec;
 use core::ops::Range;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The most regions that are remembered; more are ignored.
 pub const MAX_REGIONS: usize = 16;
@@ -17,7 +18,8 @@ pub const MAX_REGIONS: usize = 16;
 pub const FLOOR: u64 = 1 << 20;
 /// Alignment and granularity of pieces.
 const GRAIN: u64 = 4096;
-const HEAP_LEN: usize = 32 << 20;
+/// What the heap begins with.
+const HEAP_LEN: usize = 8 << 20;
 
 /// Usable memory, as the hypervisor states it: first byte to last byte, exclusive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,7 @@ impl Region {
     }
 }
 
+static TOTAL: AtomicU64 = AtomicU64::new(0);
 static FREE: Mutex<ArrayVec<Range<u64>, MAX_REGIONS>> = Mutex::new(ArrayVec::new_const());
 
 unsafe extern "C" {
@@ -53,15 +56,20 @@ unsafe extern "C" {
 }
 
 /// Takes the memory map over and sets the heap up. Call it once, before anything allocates.
-pub fn init(regions: &[Region]) {
+///
+/// # Errors
+/// When there is too little memory even for that.
+pub fn init(regions: &[Region]) -> Result<(), &'static str> {
     let floor = FLOOR.max((&raw const image_end) as u64);
     FREE.lock().extend(regions.iter().filter_map(|region| {
         let begin = region.0.start.max(floor).next_multiple_of(GRAIN);
         (begin < region.0.end).then_some(begin..region.0.end)
     }));
-    let heap = dma(HEAP_LEN).expect("memory for the heap");
+    TOTAL.store(regions.iter().map(Region::len).sum(), Ordering::Relaxed);
+    let heap = dma(HEAP_LEN).ok_or("the machine has too little memory: give it 256 MiB or more")?;
     // SAFETY: a fresh piece that nobody else has and that never comes back.
     unsafe { heap::init(heap.as_ptr(), heap.len()) };
+    Ok(())
 }
 
 /// Contiguous, zeroed memory, aligned to 4 KiB, that a device may be given. It lives as long as the machine.
@@ -94,17 +102,28 @@ impl DmaRegion {
 /// Takes `len` bytes, rounded up to pages; `None` if no region has them in one piece.
 pub fn dma(len: usize) -> Option<DmaRegion> {
     let len = (len as u64).checked_next_multiple_of(GRAIN).filter(|len| *len != 0)?;
-    let base = {
-        let mut free = FREE.lock();
-        let piece = free.iter_mut().find(|piece| piece.end - piece.start >= len)?;
-        let base = piece.start;
-        piece.start += len;
-        base
-    };
-    let region = DmaRegion { base: NonNull::new(base as *mut u8)?, len: len as usize };
+    let region = take(len)?;
     // SAFETY: usable memory by the hypervisor's word, mapped one to one, and just taken from the free list.
     unsafe { region.as_ptr().write_bytes(0, region.len) };
     Some(region)
+}
+
+/// Likewise, at least `len` bytes with anything in them: what the heap grows by.
+pub fn more_heap(len: usize) -> Option<DmaRegion> {
+    take((len as u64).checked_next_multiple_of(GRAIN)?)
+}
+
+fn take(len: u64) -> Option<DmaRegion> {
+    let mut free = FREE.lock();
+    let piece = free.iter_mut().find(|piece| piece.end - piece.start >= len)?;
+    let base = piece.start;
+    piece.start += len;
+    Some(DmaRegion { base: NonNull::new(base as *mut u8)?, len: len as usize })
+}
+
+/// Bytes of all regions that the image may use, as far as the hypervisor stated them.
+pub fn total_len() -> u64 {
+    TOTAL.load(Ordering::Relaxed)
 }
 
 /// Bytes that [`dma`] can still give, in all pieces together.

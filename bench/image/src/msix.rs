@@ -4,8 +4,8 @@
 //! the message (which processor, which vector) and the mask bit. Sources: PCI Express, "MSI-X Table Structure".
 
 use crate::apic;
-use crate::cpu::{CpuId, PerCpu};
-use crate::irq::{Capability, Line, LineError};
+use crate::cpu::PerCpu;
+use crate::irq::{Capability, Line, LineError, Target};
 use crate::pci::Msix;
 
 /// Bytes of an entry.
@@ -31,20 +31,17 @@ impl From<LineError> for RouteError {
     }
 }
 
-/// Routes entry `index` of a function's table to `cpu` and unmasks it.
+/// Routes entry `index` of a function's table to `target` and unmasks it.
 ///
 /// # Errors
 /// If the table has no such entry, it is routed already, or no vector is left.
-pub fn route(msix: &Msix, index: u16, cpu: CpuId) -> Result<Capability, RouteError> {
+pub fn route(msix: &Msix, index: u16, target: Target) -> Result<Capability, RouteError> {
     let entry = Entry::of(msix, index).ok_or(RouteError::NoSuchEntry)?;
-    let line = Line::allocate(cpu, Some(entry.address))?;
-    let (address, data) = apic::message(PerCpu::of(cpu).apic_id(), line.vector());
+    let line = Line::allocate(entry.address)?;
     entry.mask();
-    entry.write(ADDRESS_LOW, address as u32);
-    entry.write(ADDRESS_HIGH, (address >> 32) as u32);
-    entry.write(DATA, data);
-    entry.unmask();
-    Ok(Capability::new(entry, line))
+    let capability = Capability::new(entry, line, target);
+    capability.unmask();
+    Ok(capability)
 }
 
 /// Masks the whole table: nothing is delivered that nobody routed.
@@ -70,6 +67,22 @@ impl Entry {
 
     pub fn index(&self) -> u16 {
         self.index
+    }
+
+    /// Has the entry raise `vector` on `target`. A message is changed only while its entry is masked, which is left as
+    /// it was.
+    pub fn aim(&self, target: Target, vector: u8) {
+        let apic_id = match target {
+            Target::One(cpu) => PerCpu::of(cpu).apic_id(),
+            Target::Everyone => apic::EVERYONE,
+        };
+        let (address, data) = apic::message(apic_id, vector);
+        let control = self.read(CONTROL);
+        self.mask();
+        self.write(ADDRESS_LOW, address as u32);
+        self.write(ADDRESS_HIGH, (address >> 32) as u32);
+        self.write(DATA, data);
+        self.write(CONTROL, control);
     }
 
     pub fn mask(&self) {

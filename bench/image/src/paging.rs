@@ -5,6 +5,7 @@
 //! translation: a guard placed then protects the processors that start later.
 
 use crate::memory;
+use core::arch::x86_64::__cpuid;
 use spin::Mutex;
 use x86_64::instructions::tlb;
 use x86_64::structures::paging::page_table::PageTableEntry;
@@ -57,14 +58,23 @@ pub fn map_device(base: u64, len: u64) -> bool {
         return false;
     };
     let mut root = ROOT.lock();
-    for address in (base & !(HUGE_PAGE - 1)..end).step_by(HUGE_PAGE as usize) {
+    let page = if has_huge_pages() { HUGE_PAGE } else { LARGE_PAGE };
+    for address in (base & !(page - 1)..end).step_by(page as usize) {
         let at = VirtAddr::new(address);
-        let entry = &mut next(&mut root.table()[at.p4_index()], None)[at.p3_index()];
+        let mut entry = &mut next(&mut root.table()[at.p4_index()], None)[at.p3_index()];
+        if page == LARGE_PAGE {
+            entry = &mut next(entry, Some(LARGE_PAGE))[at.p2_index()];
+        }
         if entry.is_unused() {
             entry.set_addr(PhysAddr::new(address), LEAF | Flags::NO_CACHE);
         }
     }
     true
+}
+
+/// Whether the processor has pages of 1 GiB; the boot code looked at the same bit.
+fn has_huge_pages() -> bool {
+    __cpuid(0x8000_0001).edx & 1 << 26 != 0
 }
 
 /// The table behind `entry`: as it is, or new and empty, or, if the entry is a leaf, split into leaves of `split` bytes.

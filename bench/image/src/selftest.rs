@@ -8,7 +8,7 @@ mod routines;
 use crate::apic::{self, Command};
 use crate::cpu::{self, CpuId, PerCpu};
 use crate::exit::Exit;
-use crate::irq::{self, Capability, Doorbell, NEVER};
+use crate::irq::{self, Capability, Doorbell, NEVER, Target};
 use crate::pci::BlockFunction;
 use crate::time::now_ns;
 use crate::{Machine, memory, msix, println, time, watchdog};
@@ -120,12 +120,12 @@ fn describe(block: &BlockFunction) -> bool {
         pending.len
     );
     // Routing twice must fail, and dropping a capability must free its entry.
-    let route = || msix::route(interrupts, 0, CpuId::BOOT);
+    let route = || msix::route(interrupts, 0, Target::One(CpuId::BOOT));
     let first = route();
     let second = route();
     let held = first.is_ok() && second.is_err();
     drop(first);
-    held && route().is_ok() && msix::route(interrupts, interrupts.entries, CpuId::BOOT).is_err()
+    held && route().is_ok() && msix::route(interrupts, interrupts.entries, Target::Everyone).is_err()
 }
 
 fn every_processor_starts(machine: &Machine) -> bool {
@@ -167,8 +167,8 @@ fn capabilities_deliver_once_per_acknowledgement(machine: &Machine) -> bool {
         println!("capabilities: no device with MSI-X, nothing to route");
         return true;
     };
-    cpu::online().all(|cpu| match msix::route(&interrupts, 0, cpu) {
-        Ok(capability) => delivers_once_per_acknowledgement(capability),
+    cpu::online().all(|cpu| match msix::route(&interrupts, 0, Target::One(cpu)) {
+        Ok(capability) => delivers_once_per_acknowledgement(capability, cpu),
         Err(error) => {
             println!("capabilities: {cpu}: {error:?}");
             false
@@ -176,8 +176,8 @@ fn capabilities_deliver_once_per_acknowledgement(machine: &Machine) -> bool {
     })
 }
 
-fn delivers_once_per_acknowledgement(capability: Capability) -> bool {
-    let (cpu, vector, index) = (capability.cpu(), capability.vector(), capability.index());
+fn delivers_once_per_acknowledgement(capability: Capability, cpu: CpuId) -> bool {
+    let (vector, index) = (capability.vector(), capability.index());
     capability.mask();
     let (delivered, capability) = cpu::run_on(cpu, move || {
         let raise = || apic::send(PerCpu::current().apic_id(), Command::Fixed(vector));

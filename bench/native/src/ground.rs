@@ -53,6 +53,7 @@ pub struct Process<T> {
     stepper: Option<&'static dyn Step>,
     cores: Vec<usize>,
     bells: Vec<Arc<Line>>,
+    /// An interrupt that several jobs wait for is taken by the caller's thread, which rings the bell of every job.
     forwarded: bool,
     /// Nobody waits for a bell.
     polled: bool,
@@ -118,7 +119,6 @@ impl<T: Transport<Doorbell: 'static> + Send + 'static> Ground for Process<T> {
         let bell = |_| Event::new().map(|event| Arc::new(Line::new(Arc::new(event))));
         let bells: Result<Vec<_>, _> = (0..crew.jobs).map(bell).collect();
         self.bells = bells.map_err(|e| format!("no eventfd left: {e}"))?;
-        self.forwarded = crew.forwarded;
         if self.cores.is_empty() || self.cores.len() >= crew.jobs.into() {
             return Ok(());
         }
@@ -132,6 +132,10 @@ impl<T: Transport<Doorbell: 'static> + Send + 'static> Ground for Process<T> {
         let grant = |vector: u16| Some(InterruptGrant { badge: Badge::new(vector as u8)?, vector });
         let dma = self.dma(dma_len).ok_or_else(|| format!("no {dma_len} bytes of memory for the rings"))?;
         Ok(Handed { transport, grants: (0..vectors).filter_map(grant).collect(), dma: dma.into_region() })
+    }
+
+    fn lead_interrupts(&mut self, crew: Crew, plan: &VectorPlan) {
+        self.forwarded = crew.shares_interrupts(plan);
     }
 
     fn dma(&self, bytes: usize) -> Option<Piece> {
@@ -158,12 +162,7 @@ impl<T: Transport<Doorbell: 'static> + Send + 'static> Ground for Process<T> {
         Seat::new(lines.map(Arc::clone).collect(), self.watch.clone(), self.stepper)
     }
 
-    fn run<R: Send + 'static>(
-        &mut self,
-        crew: Crew,
-        plan: &VectorPlan,
-        jobs: Vec<Box<dyn FnOnce() -> R + Send>>,
-    ) -> Vec<R> {
+    fn run<R: Send + 'static>(&mut self, plan: &VectorPlan, jobs: Vec<Box<dyn FnOnce() -> R + Send>>) -> Vec<R> {
         let left = Arc::new(AtomicUsize::new(jobs.len()));
         let finished = Arc::new(Line::new(Arc::new(Event::new().expect("an eventfd for the end"))));
         let cores = &self.cores;
@@ -184,7 +183,7 @@ impl<T: Transport<Doorbell: 'static> + Send + 'static> Ground for Process<T> {
                 })
             })
             .collect();
-        if crew.forwarded {
+        if self.forwarded {
             let interrupts = self.lines.iter().enumerate().filter(|(at, _)| plan.badges().0 >> at & 1 != 0);
             let lines: Vec<&Line> = interrupts.map(|(_, line)| &**line).chain([&*finished]).collect();
             while left.load(Ordering::SeqCst) > 0 {
@@ -201,12 +200,12 @@ impl<T: Transport<Doorbell: 'static> + Send + 'static> Ground for Process<T> {
         plan.configuration().filter(|_| raised).map_or(Badges(0), |grant| grant.badge.alone())
     }
 
-    fn interrupts(&self, crew: Crew, plan: &VectorPlan, queues: u16) -> (u64, u64) {
+    fn interrupts(&self, _: Crew, plan: &VectorPlan, queues: u16) -> (u64, u64) {
         let mut vectors: Vec<u16> = (0..queues).filter_map(|at| plan.queue(QueueId(at))).map(|g| g.vector).collect();
         vectors.sort_unstable();
         vectors.dedup();
         let all = vectors.into_iter().map(|vector| self.taken(vector)).sum();
-        (all, if crew.forwarded { 0 } else { all })
+        (all, if self.forwarded { 0 } else { all })
     }
 
     fn bound(&self, ns: u64) {

@@ -130,6 +130,10 @@ pub trait Ground {
     /// When there is none, or it cannot be handed over.
     fn hand_over(&mut self, params: &Params, crew: Crew, dma_len: usize) -> Result<Handed<Self::Transport>, String>;
 
+    /// Leads every interrupt of the plan that was reached to the jobs that wait for it ([`Crew::waiting`]). Called once,
+    /// when the device is negotiated and before it starts.
+    fn lead_interrupts(&mut self, crew: Crew, plan: &VectorPlan);
+
     /// Memory for buffers; `None` when there is not so much.
     fn dma(&self, bytes: usize) -> Option<Piece>;
 
@@ -142,14 +146,8 @@ pub trait Ground {
     /// The clock and the bell of job `job`, whose queue interrupts with `own`.
     fn host(&self, job: u16, own: Badges) -> Self::Host;
 
-    /// Runs one closure per job, each on its processor, and passes interrupts on meanwhile where several jobs hang on
-    /// one. The results are in the order of the jobs.
-    fn run<R: Send + 'static>(
-        &mut self,
-        crew: Crew,
-        plan: &VectorPlan,
-        jobs: Vec<Box<dyn FnOnce() -> R + Send>>,
-    ) -> Vec<R>;
+    /// Runs one closure per job, each on its processor. The results are in the order of the jobs.
+    fn run<R: Send + 'static>(&mut self, plan: &VectorPlan, jobs: Vec<Box<dyn FnOnce() -> R + Send>>) -> Vec<R>;
 
     /// Begins one job on its processor, which is not the caller's: `seats` was asked for a crew that stands apart.
     ///

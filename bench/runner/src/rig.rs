@@ -86,12 +86,13 @@ impl<G: Ground, M: Memory> Rig<G, M> {
         let queues = usize::from(crew.queues.max(1));
         let Handed { transport, grants, dma } = ground.hand_over(params, crew, DMA_PER_QUEUE * queues)?;
         let private = vec![MaybeUninit::uninit(); PRIVATE_PER_QUEUE * queues].leak();
-        let more = |bytes| ground.dma(bytes);
-        let mut room = Room { dma, arena: Arena::new(private), more: &more };
         let wishes = wishes(params, crew);
         let mut device = Offline::new(transport)
             .negotiate(&ground.platform(), &wishes, &grants, Box::leak(Box::new(None)))
             .map_err(|failed| failed.to_string())?;
+        ground.lead_interrupts(crew, device.vectors());
+        let more = |bytes| ground.dma(bytes);
+        let mut room = Room { dma, arena: Arena::new(private), more: &more };
         let disk = device.geometry();
         let mut memories = Vec::new();
         for (queue, size) in device.queues() {
@@ -160,10 +161,10 @@ impl<G: Ground, M: Memory> Rig<G, M> {
     }
 
     /// What pieces of buffers may be multiples of: anything a device may be given where chains hold many pieces, whole
-    /// sectors where a request may have to be cut at every piece.
+    /// blocks where a request may have to be cut at every piece.
     pub fn grain(&self) -> u32 {
         let many = self.device.geometry().features.has(feature::INDIRECT_DESC) && self.queue_size >= 16;
-        if many { 16 } else { 512 }
+        if many { 16 } else { self.device.geometry().block_size.max(512) }
     }
 
     /// Looks at the configuration, as its interrupt asks for; says what changed, and whether the interrupt was seen.

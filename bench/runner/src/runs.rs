@@ -238,7 +238,7 @@ fn run<G: Ground, D: Send + 'static>(
         };
         jobs.push(Box::new(move || job(drive, setup)) as Box<dyn FnOnce() -> Result<Returned<D>, String> + Send>);
     }
-    ground.run(crew, &setting.plan, jobs).into_iter().collect()
+    ground.run(&setting.plan, jobs).into_iter().collect()
 }
 
 /// Runs drives that the caller made, on buffers that hold anything, and sums up.

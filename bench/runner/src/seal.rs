@@ -29,36 +29,87 @@ pub(crate) fn write<G: Ground, D: Drive<Scattered>>(
     let mut words = Vec::new();
     for (job, number) in returned.iter_mut().zip(0..) {
         let region = Region::new(params, number, disk.capacity()).map_err(|e| e.to_string())?;
-        words.resize(region.first as usize, 0);
-        words.append(&mut job.words);
+        collect(&mut words, region, core::mem::take(&mut job.words), params.jobs());
     }
     let drive = &mut returned.first_mut().ok_or("no job ran")?.drive;
     let memory = ground.dma(BYTES).ok_or("no memory for the table")?;
-    write_table(drive, memory, &words, disk.capacity(), params.size / u64::from(SECTOR))?;
+    let extent = Extent { sectors: disk.capacity(), block: disk.block_size.div_ceil(SECTOR) };
+    write_table(drive, memory, &words, extent, params.size / u64::from(SECTOR))?;
     Ok(returned)
 }
 
-/// Writes table and seal of a disk (or a part of one) of `capacity` sectors, of which `covered` were used (0: all that
-/// can be), through `drive`, with [`BYTES`] of memory that nobody uses now.
+/// Adds what one of `jobs` jobs knows of its region. These are four bytes for each sector, so memory is taken once, and
+/// those of a single job are not copied.
+pub(crate) fn collect(words: &mut Vec<u32>, region: Region, own: Vec<u32>, jobs: u16) {
+    if jobs == 1 && region.first == 0 {
+        *words = own;
+        return;
+    }
+    words.reserve_exact((own.len() * usize::from(jobs)).saturating_sub(words.len()));
+    words.resize(region.first as usize, 0);
+    words.extend_from_slice(&own);
+}
+
+/// A disk or a part of one.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    /// Sectors of 512 bytes.
+    pub(crate) sectors: u64,
+    /// Sectors of a block, which is the least that can be written.
+    pub(crate) block: u32,
+}
+
+/// Writes table and seal of a disk (or a part of one), of which `covered` sectors were used (0: all that can be),
+/// through `drive`, with [`BYTES`] of memory that nobody uses now.
+///
+/// Whole blocks are written, so the first write may begin before the table. Zeros are right there: a job's data ends at a
+/// whole block of its own, so what is left of that block is between data and table.
 pub(crate) fn write_table<D: Drive<Scattered>>(
     drive: &mut D,
     memory: Piece,
     words: &[u32],
-    capacity: u64,
+    extent: Extent,
     covered: u64,
 ) -> Result<(), String> {
-    let layout = Layout::new(capacity, covered).map_err(|e| e.to_string())?;
+    let layout = Layout::new(extent.sectors, covered).map_err(|e| e.to_string())?;
+    let block = u64::from(extent.block.max(1));
+    if block > STRIDE || !extent.sectors.is_multiple_of(block) {
+        return Err(format!("verify works on whole blocks of at most 32 KiB, the disk has blocks of {block} sectors"));
+    }
     let mut places = Places::new(memory, BYTES);
-    for index in (0..layout.table_sectors).step_by(STRIDE as usize) {
-        let sectors = STRIDE.min(layout.table_sectors - index) as u32;
-        let data = places.data(0, sectors * SECTOR);
-        layout.encode_table(words, index, data).map_err(|e| e.to_string())?;
-        write_place(drive, &places, layout.table + index, sectors)?;
+    let stride = (STRIDE / block * block) as usize;
+    for first in (layout.table / block * block..extent.sectors).step_by(stride) {
+        let sectors = (stride as u64).min(extent.sectors - first) as u32;
+        encode(&layout, words, first, places.data(0, sectors * SECTOR), Seal::Missing)?;
+        write_place(drive, &places, first, sectors)?;
     }
     flush(drive)?;
-    layout.encode_seal(words, places.data(0, SECTOR)).map_err(|e| e.to_string())?;
-    write_place(drive, &places, layout.seal(), 1)?;
+    let last = extent.sectors - block;
+    encode(&layout, words, last, places.data(0, extent.block.max(1) * SECTOR), Seal::There)?;
+    write_place(drive, &places, last, extent.block.max(1))?;
     flush(drive)
+}
+
+/// Whether the last sector holds the seal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seal {
+    Missing,
+    There,
+}
+
+/// What the sectors from `first` on hold: zeros before the table, the table, the seal.
+fn encode(layout: &Layout, words: &[u32], first: u64, data: &mut [u8], seal: Seal) -> Result<(), String> {
+    for (sector, lba) in data.chunks_exact_mut(SECTOR as usize).zip(first..) {
+        sector.fill(0);
+        if lba == layout.seal() {
+            if seal == Seal::There {
+                layout.encode_seal(words, sector).map_err(|e| e.to_string())?;
+            }
+        } else if lba >= layout.table {
+            layout.encode_table(words, lba - layout.table, sector).map_err(|e| e.to_string())?;
+        }
+    }
+    Ok(())
 }
 
 fn write_place<D: Drive<Scattered>>(drive: &mut D, places: &Places, lba: u64, sectors: u32) -> Result<(), String> {

@@ -2,9 +2,11 @@
 //!
 //! The driver gets windows into BARs and interrupt capabilities; it never sees configuration space. Placement is the
 //! firmware's: BARs are taken where they lie. Everything a function says about itself is checked here against its BARs'
-//! sizes; a function that lies is reported and left out.
+//! sizes: a structure that cannot be used is passed over ([`judge`]), and a function without a structure that the driver
+//! needs is refused with the reason.
 
-mod ecam;
+mod judge;
+mod space;
 mod virtio;
 
 use crate::acpi::ConfigurationSpace;
@@ -12,10 +14,11 @@ use crate::{msix, paging};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::fmt;
-use ecam::Ecam;
 use pci_types::capability::{MsixCapability, PciCapability};
-use pci_types::{Bar, CommandRegister, EndpointHeader, MAX_BARS, PciHeader};
+use pci_types::{Bar, CommandRegister, EndpointHeader, PciHeader};
+use space::Space;
 
+pub use judge::{Unusable, WindowKind};
 pub use pci_types::PciAddress;
 
 const VIRTIO_VENDOR: u16 = 0x1af4;
@@ -48,23 +51,10 @@ pub struct BlockFunction {
     pub address: PciAddress,
     /// Device id: 0x1042, or 0x1001 for a transitional one.
     pub device_id: u16,
-    /// Its virtio windows, the first of each kind.
+    /// Its virtio windows, the first of each kind that can be used.
     pub windows: ArrayVec<Window, 4>,
     /// Its message-signalled interrupts, if it has any.
     pub msix: Option<Msix>,
-}
-
-/// What a virtio window holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WindowKind {
-    /// Common configuration.
-    Common,
-    /// Doorbells.
-    Notify,
-    /// Interrupt status, for `INTx`.
-    Isr,
-    /// Device-specific configuration.
-    Device,
 }
 
 /// Registers in a BAR. Invariant: `offset + len <= bar_len`.
@@ -111,6 +101,10 @@ impl BarPart {
     pub fn address(&self) -> u64 {
         self.bar_base + u64::from(self.offset)
     }
+
+    fn range(&self) -> judge::Range {
+        judge::Range { bar: self.bar, offset: self.offset, len: self.len }
+    }
 }
 
 /// A function's MSI-X structures.
@@ -129,41 +123,42 @@ pub struct Msix {
 pub enum Refusal {
     /// It is no endpoint.
     NotAnEndpoint,
-    /// A structure lies in a BAR that is absent, unplaced or no memory.
-    NoSuchBar(u8),
-    /// A structure ends behind its BAR.
-    BehindBar(u8),
-    /// A virtio window is missing.
-    Missing(WindowKind),
+    /// It has none of the structures of virtio 1: a legacy device.
+    Legacy,
+    /// There is no virtio window of this kind, or none that can be used; what is wrong with the first one then.
+    Missing(WindowKind, Option<Unusable>),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAnEndpoint => write!(formatter, "is no endpoint"),
-            Self::NoSuchBar(bar) => write!(formatter, "names BAR {bar}, which is not memory or not placed"),
-            Self::BehindBar(bar) => write!(formatter, "claims more of BAR {bar} than there is"),
-            Self::Missing(kind) => write!(formatter, "has no {kind:?} window"),
+            Self::Legacy => write!(
+                formatter,
+                "is a legacy device (before virtio 1.0), which this driver does not drive: give it disable-modern=off"
+            ),
+            Self::Missing(kind, None) => write!(formatter, "has no {kind:?} structure"),
+            Self::Missing(kind, Some(why)) => write!(formatter, "has no {kind:?} structure that can be used: {why}"),
         }
     }
 }
 
 /// The buses, as seen through configuration space.
 #[derive(Debug)]
-pub struct Pci(Ecam);
+pub struct Pci(Space);
 
 impl Pci {
     /// Takes configuration space over.
     ///
     /// # Safety
-    /// `space` is what the firmware states, and nobody else uses it.
-    pub unsafe fn new(space: ConfigurationSpace) -> Self {
+    /// `space` is what the firmware states, and nobody else uses it, or the ports that stand for it where there is none.
+    pub unsafe fn new(space: Option<ConfigurationSpace>) -> Self {
         // SAFETY: by contract.
-        Self(unsafe { Ecam::new(space) })
+        Self(unsafe { Space::new(space) })
     }
 
-    /// Where configuration space begins, for a driver that brings its own way of reading it.
-    pub fn base(&self) -> u64 {
+    /// Where configuration space begins, if it is in memory, for a driver that brings its own way of reading it.
+    pub fn base(&self) -> Option<u64> {
         self.0.base()
     }
 
@@ -180,20 +175,21 @@ impl Pci {
         let header = PciHeader::new(function.address);
         let mut header = EndpointHeader::from_header(header, &self.0).ok_or(Refusal::NotAnEndpoint)?;
         let bars = self.probe_bars(&mut header);
-        let windows = virtio::windows(&self.0, &header, &bars)?;
-        let msix_capability = header.capabilities(&self.0).find_map(|capability| match capability {
-            PciCapability::MsiX(msix) => Some(msix),
+        // As with virtio's structures, the first that can be used.
+        let found = header.capabilities(&self.0).find_map(|capability| match capability {
+            PciCapability::MsiX(capability) => Some((capability, describe_msix(&capability, &bars).ok()?)),
             _ => None,
         });
-        let msix = msix_capability.map(|capability| describe_msix(&capability, &bars)).transpose()?;
+        let msix = found.as_ref().map(|(_, msix)| *msix);
+        let windows = virtio::windows(&self.0, &header, &bars, msix.as_ref())?;
         header.update_command(&self.0, |command| {
             command
                 | CommandRegister::MEMORY_ENABLE
                 | CommandRegister::BUS_MASTER_ENABLE
                 | CommandRegister::INTERRUPT_DISABLE
         });
-        if let (Some(mut capability), Some(msix)) = (msix_capability, &msix) {
-            msix::mask_all(msix);
+        if let Some((mut capability, msix)) = found {
+            msix::mask_all(&msix);
             capability.set_function_mask(false, &self.0);
             capability.set_enabled(true, &self.0);
         }
@@ -207,7 +203,7 @@ impl Pci {
         });
         let mut bars = Bars::default();
         let mut slot = 0;
-        while slot < MAX_BARS {
+        while slot < judge::BARS {
             let bar = header.bar(slot as u8, &self.0);
             bars.0[slot] = match bar {
                 Some(Bar::Memory32 { address, size, .. }) => placed(u64::from(address), u64::from(size)),
@@ -227,25 +223,21 @@ fn placed(base: u64, len: u64) -> Option<(u64, u64)> {
 
 /// A function's memory BARs.
 #[derive(Debug, Default)]
-struct Bars([Option<(u64, u64)>; MAX_BARS]);
+struct Bars([Option<(u64, u64)>; judge::BARS]);
 
 impl Bars {
-    /// Base and length of a BAR of which `offset..offset + len` is claimed.
-    fn check(&self, bar: u8, offset: u32, len: u64) -> Result<(u64, u64), Refusal> {
-        let (base, bar_len) = self.0.get(usize::from(bar)).copied().flatten().ok_or(Refusal::NoSuchBar(bar))?;
-        if u64::from(offset).checked_add(len).is_none_or(|end| end > bar_len) {
-            return Err(Refusal::BehindBar(bar));
-        }
-        Ok((base, bar_len))
+    fn sizes(&self) -> [Option<u64>; judge::BARS] {
+        self.0.map(|bar| bar.map(|(_, len)| len))
     }
 
-    fn part(&self, bar: u8, offset: u32, len: u64) -> Result<BarPart, Refusal> {
-        let (bar_base, _) = self.check(bar, offset, len)?;
+    fn part(&self, bar: u8, offset: u32, len: u64) -> Result<BarPart, Unusable> {
+        judge::inside(judge::Range { bar, offset, len }, &self.sizes())?;
+        let (bar_base, _) = self.0[usize::from(bar)].ok_or(Unusable::NoSuchBar(bar))?;
         Ok(BarPart { bar, bar_base, offset, len })
     }
 }
 
-fn describe_msix(capability: &MsixCapability, bars: &Bars) -> Result<Msix, Refusal> {
+fn describe_msix(capability: &MsixCapability, bars: &Bars) -> Result<Msix, Unusable> {
     let entries = capability.table_size();
     let table_len = u64::from(entries) * MSIX_ENTRY_LEN;
     let pending_len = u64::from(entries.div_ceil(64)) * 8;

@@ -1,80 +1,76 @@
 //! Virtio's vendor capabilities: where in the BARs a function keeps its registers.
 //!
-//! Virtio 1.2, 4.1.4 "Virtio Structure PCI Capabilities": the first capability of each kind counts, types that are not
-//! known are passed over, and a capability may be longer than is known.
+//! Virtio 1.2, 4.1.4 "Virtio Structure PCI Capabilities": types that are not known are passed over, and a capability may
+//! be longer than is known. Which instances can be used is [`judge`]'s to say.
 
-use super::ecam::Ecam;
-use super::{Bars, Refusal, Window, WindowKind};
+use super::judge::{self, Claim, Range, WindowKind};
+use super::space::Space;
+use super::{Bars, Msix, Refusal, Window};
 use arrayvec::ArrayVec;
 use pci_types::capability::{PciCapability, PciCapabilityAddress};
 use pci_types::{ConfigRegionAccess, EndpointHeader};
 
-/// Bytes of `struct virtio_pci_cap`.
-const CAPABILITY_LEN: u8 = 16;
-/// Bytes of `struct virtio_pci_notify_cap`.
-const NOTIFY_CAPABILITY_LEN: u8 = 20;
-/// BAR numbers from here on are reserved; such a capability is ignored.
-const FIRST_RESERVED_BAR: u8 = 6;
+/// Claims that are looked at; a function's list of capabilities has room for fewer.
+const MOST_CLAIMS: usize = 16;
 
 /// The capability's words, in the order of the specification: `vndr, next, len, type` - `bar, id, padding` - `offset` -
 /// `length` - for notifications `notify_off_multiplier`.
 struct Capability<'a> {
-    space: &'a Ecam,
+    space: &'a Space,
     at: PciCapabilityAddress,
 }
 
 impl Capability<'_> {
     fn word(&self, number: u16) -> u32 {
-        // SAFETY: a capability's words lie inside configuration space (asserted by `Ecam`); reading them changes nothing.
+        // SAFETY: a capability's words lie inside configuration space (asserted by `Space`); reading them changes
+        // nothing.
         unsafe { self.space.read(self.at.address, self.at.offset + 4 * number) }
     }
 
-    fn window(&self, bars: &Bars) -> Option<Result<Window, Refusal>> {
-        let [_, _, len, kind] = self.word(0).to_le_bytes();
-        let bar = self.word(1).to_le_bytes()[0];
-        let (kind, least) = match kind {
-            1 => (WindowKind::Common, CAPABILITY_LEN),
-            2 => (WindowKind::Notify, NOTIFY_CAPABILITY_LEN),
-            3 => (WindowKind::Isr, CAPABILITY_LEN),
-            4 => (WindowKind::Device, CAPABILITY_LEN),
-            _ => return None,
-        };
-        if len < least || bar >= FIRST_RESERVED_BAR {
-            return None;
+    fn claim(&self) -> Option<Claim> {
+        let [_, _, capability_len, cfg_type] = self.word(0).to_le_bytes();
+        let kind = WindowKind::of_type(cfg_type)?;
+        let range = Range { bar: self.word(1).to_le_bytes()[0], offset: self.word(2), len: self.word(3).into() };
+        let multiplier = if kind == WindowKind::Notify { self.word(4) } else { 0 };
+        Some(Claim { kind, capability_len, range, multiplier })
+    }
+}
+
+/// The first window of each kind that can be used.
+pub(super) fn windows(
+    space: &Space,
+    header: &EndpointHeader,
+    bars: &Bars,
+    msix: Option<&Msix>,
+) -> Result<ArrayVec<Window, 4>, Refusal> {
+    let mut claims = ArrayVec::<Claim, MOST_CLAIMS>::new();
+    for capability in header.capabilities(space) {
+        if let PciCapability::Vendor(at) = capability
+            && let Some(claim) = (Capability { space, at }).claim()
+        {
+            // What is too many is passed over.
+            let _ = claims.try_push(claim);
         }
-        let (offset, length) = (self.word(2), self.word(3));
-        let notify_multiplier = if kind == WindowKind::Notify { self.word(4) } else { 0 };
-        Some(bars.check(bar, offset, u64::from(length)).map(|(bar_base, bar_len)| Window {
-            kind,
+    }
+    if claims.is_empty() {
+        return Err(Refusal::Legacy);
+    }
+    let taken = [msix.map(|msix| msix.table.range()), msix.map(|msix| msix.pending.range())];
+    let chosen =
+        judge::first_usable(&claims, &bars.sizes(), taken).map_err(|(kind, why)| Refusal::Missing(kind, why))?;
+    let window = |claim: Claim| {
+        let Range { bar, offset, len } = claim.range;
+        let (bar_base, bar_len) = bars.0[usize::from(bar)]?;
+        // The length is 32 bits in the capability.
+        Some(Window {
+            kind: claim.kind,
             bar,
             bar_base,
             bar_len,
             offset,
-            len: length,
-            notify_multiplier,
-        }))
-    }
-}
-
-/// The first window of each kind.
-pub(super) fn windows(space: &Ecam, header: &EndpointHeader, bars: &Bars) -> Result<ArrayVec<Window, 4>, Refusal> {
-    let mut windows = ArrayVec::<Window, 4>::new();
-    for capability in header.capabilities(space) {
-        let PciCapability::Vendor(at) = capability else {
-            continue;
-        };
-        let Some(window) = (Capability { space, at }).window(bars) else {
-            continue;
-        };
-        let window = window?;
-        if windows.iter().all(|known| known.kind != window.kind) {
-            windows.push(window);
-        }
-    }
-    for kind in [WindowKind::Common, WindowKind::Notify, WindowKind::Isr, WindowKind::Device] {
-        if windows.iter().all(|window| window.kind != kind) {
-            return Err(Refusal::Missing(kind));
-        }
-    }
-    Ok(windows)
+            len: len as u32,
+            notify_multiplier: claim.multiplier,
+        })
+    };
+    Ok(chosen.into_iter().filter_map(window).collect())
 }

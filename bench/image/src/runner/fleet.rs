@@ -1,17 +1,17 @@
-//! Jobs on processors: who runs where, what interrupts whom, and the forwarder where interrupts are shared.
+//! Jobs on processors: who runs where, and which interrupt is raised where.
 //!
-//! A job has a processor to itself and, with a vector per queue, its interrupts come there. When several jobs depend on
-//! one interrupt (fewer vectors than queues, or many submitters on one queue) the boot processor plays irqd: it takes
-//! the interrupt and rings the doorbell of every job. Nobody polls for an interrupt.
+//! A job has a processor to itself, and an interrupt that it alone waits for is raised there. One that several jobs wait
+//! for (fewer vectors than queues, or many submitters on one queue) is raised on every processor, so that each job finds
+//! it in its own badge word. This needs no processor that passes interrupts on, so it works on whatever rung of the
+//! ladder the device left the driver. Nobody polls for an interrupt.
 use crate::cpu::job::Job;
-use crate::cpu::{self, CpuId};
-use crate::irq::{self, Doorbell, NEVER};
+use crate::cpu::{self, CpuId, MAX_CPUS};
+use crate::irq::{self, Doorbell, NEVER, Target};
 use crate::time;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering};
 use drv_virtio_block::platform::Badges;
 use drv_virtio_block::queue::Wake;
 use runner::crew::Crew;
@@ -24,39 +24,44 @@ pub struct Fleet {
     places: Vec<CpuId>,
     /// The doorbell of each job.
     bells: Vec<&'static Doorbell>,
-    /// Interrupts go to the forwarder alone.
-    forwarded: bool,
-    /// Badge bits that the forwarder took, whatever came of them.
-    taken: u64,
 }
 
 impl Fleet {
-    /// A place for every job on `cpus` processors.
-    pub fn new(crew: Crew, cpus: usize) -> Result<Self, String> {
+    /// A place for every job on `cpus` processors that run, of `all` that the machine has.
+    pub fn new(crew: Crew, cpus: usize, all: usize) -> Result<Self, String> {
         let jobs = usize::from(crew.jobs);
-        let first = usize::from(crew.forwarded || crew.apart);
-        if first + jobs > cpus {
-            return Err(format!("{jobs} jobs need {} vcpus here, there are {cpus}", first + jobs));
+        let first = usize::from(crew.apart);
+        let needed = first + jobs;
+        if needed > all {
+            return Err(format!(
+                "{jobs} jobs need {needed} vcpus here, the machine has {all} (at most {MAX_CPUS} are used)"
+            ));
+        }
+        if needed > cpus {
+            return Err(format!(
+                "{jobs} jobs need {needed} vcpus here, {cpus} of {all} started in time: the host is too busy, run again"
+            ));
         }
         let places: Vec<CpuId> = cpu::online().skip(first).take(jobs).collect();
         let bell = |cpu: &CpuId| Doorbell::new(*cpu).map(|bell| &*Box::leak(Box::new(bell)));
         let bells: Result<Vec<_>, _> = places.iter().map(bell).collect();
-        Ok(Self {
-            bells: bells.map_err(|e| format!("no doorbell left: {e:?}"))?,
-            places,
-            forwarded: crew.forwarded,
-            taken: 0,
-        })
+        Ok(Self { bells: bells.map_err(|e| format!("no doorbell left: {e:?}"))?, places })
     }
 
-    /// Badge bits that the forwarder took.
-    pub fn taken(&self) -> u64 {
-        self.taken
+    /// The processor of the first of the jobs that serve queue `queue`.
+    pub fn home(&self, crew: Crew, queue: usize) -> CpuId {
+        self.places[crew.server(queue)]
     }
 
-    /// The processor that the interrupt of queue `queue` goes to.
-    pub fn target(&self, crew: Crew, queue: usize) -> CpuId {
-        if crew.forwarded { CpuId::BOOT } else { self.places[crew.server(queue)] }
+    /// Where an interrupt is raised that `jobs` wait for; the boot processor looks at what no job waits for, unless the
+    /// driver stands apart and has everything.
+    pub fn target(&self, crew: Crew, jobs: &[u16]) -> Target {
+        match jobs {
+            _ if crew.apart => Target::One(self.home(crew, 0)),
+            [] => Target::One(CpuId::BOOT),
+            [job] => Target::One(self.places[usize::from(*job)]),
+            _ => Target::Everyone,
+        }
     }
 
     /// The doorbells of `jobs`.
@@ -65,11 +70,9 @@ impl Fleet {
         Bells(own.leak())
     }
 
-    /// What job `job` waits for: its doorbell, which the forwarder rings as well, and what its queue interrupts with
-    /// where there is no forwarder.
+    /// What job `job` waits for: its doorbell, and what its queue interrupts with.
     pub fn bell(&self, job: u16, own: Badges) -> Bell {
-        let bell = self.bells.get(usize::from(job)).map_or(0, |bell| bell.badge());
-        Bell { bits: if self.forwarded { bell } else { own.0 | bell } }
+        Bell { bits: own.0 | self.doorbell(job).0 }
     }
 
     /// The badge of job `job`'s doorbell.
@@ -87,40 +90,12 @@ impl Fleet {
         Ok(cpu::start(*cpu, work))
     }
 
-    /// Runs one closure per job, each on its processor, and forwards interrupts meanwhile where that is needed.
-    pub fn run<R: Send + 'static>(
-        &mut self,
-        crew: Crew,
-        interrupts: Badges,
-        jobs: Vec<Box<dyn FnOnce() -> R + Send>>,
-    ) -> Vec<R> {
-        static LEFT: AtomicUsize = AtomicUsize::new(0);
-        LEFT.store(jobs.len(), Ordering::SeqCst);
-        let finished = Doorbell::new(CpuId::BOOT).expect("a badge bit for the end");
-        let finished: &'static Doorbell = Box::leak(Box::new(finished));
-        let mut started: Vec<_> = jobs
-            .into_iter()
-            .zip(&self.places)
-            .rev()
-            .map(|(job, cpu)| {
-                cpu::start(*cpu, move || {
-                    let returned = job();
-                    LEFT.fetch_sub(1, Ordering::SeqCst);
-                    finished.ring();
-                    returned
-                })
-            })
-            .collect();
-        if crew.forwarded {
-            while LEFT.load(Ordering::SeqCst) > 0 {
-                let taken = irq::wait(interrupts.0 | finished.badge(), NEVER);
-                irq::acknowledge(taken);
-                self.taken |= taken;
-                self.bells.iter().for_each(|bell| bell.ring());
-            }
-        }
-        started.reverse();
-        started.into_iter().map(Job::join).collect()
+    /// Runs one closure per job, each on its processor.
+    pub fn run<R: Send + 'static>(&self, jobs: Vec<Box<dyn FnOnce() -> R + Send>>) -> Vec<R> {
+        // The first one last: on the boot processor it is over before `start` returns.
+        let started: Vec<_> =
+            jobs.into_iter().zip(&self.places).rev().map(|(job, cpu)| cpu::start(*cpu, job)).collect();
+        started.into_iter().rev().map(Job::join).collect()
     }
 }
 

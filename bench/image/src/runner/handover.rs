@@ -1,9 +1,8 @@
 //! The role of deviced towards the driver: one block function's windows, interrupts and memory become its capabilities.
 //!
-//! It decides which processor each interrupt goes to and knows nothing of rings or requests. What it hands over is
+//! It knows nothing of rings or requests. What it hands over is
 //! checked by the driver itself ([`Authority::accept`]).
-use crate::cpu::CpuId;
-use crate::irq::Capability as Interrupt;
+use crate::irq::{Capability as Interrupt, Target};
 use crate::memory::{self, DmaRegion as DmaMemory};
 use crate::msix;
 use crate::pci::{BlockFunction, Window as PciWindow, WindowKind};
@@ -30,9 +29,10 @@ pub struct Property {
 }
 
 impl Property {
-    /// One interrupt per entry of `targets` (the processor that it goes to) and `dma_len` bytes.
-    pub fn new(function: BlockFunction, targets: &[CpuId], dma_len: usize) -> Result<Self, String> {
-        let interrupts = route(&function, targets)?;
+    /// At most `vectors` interrupts, as many as the function has entries for, which are raised on `target` until they are
+    /// led elsewhere, and `dma_len` bytes.
+    pub fn new(function: BlockFunction, vectors: u16, target: Target, dma_len: usize) -> Result<Self, String> {
+        let interrupts = route(&function, vectors, target)?;
         let memory = memory::dma(dma_len).ok_or_else(|| format!("no {dma_len} bytes of memory for the rings"))?;
         Ok(Self { function, interrupts, memory })
     }
@@ -59,10 +59,9 @@ impl Property {
     }
 }
 
-fn route(function: &BlockFunction, targets: &[CpuId]) -> Result<&'static [Interrupt], String> {
+fn route(function: &BlockFunction, vectors: u16, target: Target) -> Result<&'static [Interrupt], String> {
     let Some(msix) = &function.msix else { return Ok(&[]) };
-    let entries = targets.iter().take(usize::from(msix.entries));
-    let routed = (0..).zip(entries).map(|(index, cpu)| msix::route(msix, index, *cpu));
+    let routed = (0..vectors.min(msix.entries)).map(|index| msix::route(msix, index, target));
     let routed: Result<Vec<_>, _> = routed.collect();
     Ok(routed.map_err(|e| format!("an interrupt cannot be routed: {e:?}"))?.leak())
 }

@@ -7,7 +7,7 @@ mod handover;
 mod peer;
 mod platform;
 
-use crate::cpu::{self, CpuId};
+use crate::cpu;
 use crate::exit::Exit;
 use crate::irq::{self, Capability};
 use crate::pci::BlockFunction;
@@ -65,7 +65,7 @@ impl Ground for Image<'_> {
         // Under `-icount` there is one processor, and the others are not looked for.
         let cpus =
             if self.machine.command_line.value("icount") == Some("on") { 1 } else { self.machine.start_processors() };
-        self.fleet = Fleet::new(crew, cpus)?;
+        self.fleet = Fleet::new(crew, cpus, self.machine.apic_ids.len())?;
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl Ground for Image<'_> {
         dma_len: usize,
     ) -> Result<Handed<PciTransport<'static>>, String> {
         let function = self.function()?;
-        let property = Property::new(function, &self.targets(params, crew), dma_len)?;
+        let property = Property::new(function, params.vectors, self.fleet.target(crew, &[]), dma_len)?;
         // SAFETY: the first authority over memory that was just taken; the device was never told of it.
         let authority = unsafe { property.hand_over() }?;
         self.property = Some(property);
@@ -87,6 +87,15 @@ impl Ground for Image<'_> {
         let property = self.property.as_ref().ok_or("nothing was handed over")?;
         // SAFETY: the caller's word.
         unsafe { property.hand_over() }.map(handed)
+    }
+
+    fn lead_interrupts(&mut self, crew: Crew, plan: &VectorPlan) {
+        for grant in plan.grants() {
+            let jobs = crew.waiting(*grant, plan);
+            if let Some(interrupt) = self.interrupts().iter().find(|i| i.index() == grant.vector) {
+                interrupt.lead_to(self.fleet.target(crew, &jobs));
+            }
+        }
     }
 
     fn dma(&self, bytes: usize) -> Option<Piece> {
@@ -109,13 +118,8 @@ impl Ground for Image<'_> {
         self.fleet.bell(job, own)
     }
 
-    fn run<R: Send + 'static>(
-        &mut self,
-        crew: Crew,
-        plan: &VectorPlan,
-        jobs: Vec<Box<dyn FnOnce() -> R + Send>>,
-    ) -> Vec<R> {
-        self.fleet.run(crew, plan.badges(), jobs)
+    fn run<R: Send + 'static>(&mut self, _: &VectorPlan, jobs: Vec<Box<dyn FnOnce() -> R + Send>>) -> Vec<R> {
+        self.fleet.run(jobs)
     }
 
     fn begin<R: Send + 'static>(&self, job: u16, work: Box<dyn FnOnce() -> R + Send>) -> Beginning<R> {
@@ -132,10 +136,12 @@ impl Ground for Image<'_> {
     }
 
     fn take_configuration(&mut self, plan: &VectorPlan) -> Badges {
-        let configuration = plan.configuration().map_or(0, |grant| grant.badge.alone().0);
-        let taken = irq::take(configuration) | self.fleet.taken();
+        let Some(grant) = plan.configuration() else { return Badges(0) };
+        let taken = irq::take(grant.badge.alone().0);
         irq::acknowledge(taken);
-        Badges(taken)
+        // Where queues have the same vector, a job may have taken it.
+        let arrived = self.interrupts().iter().any(|i| i.index() == grant.vector && i.arrivals() > 0);
+        if arrived { grant.badge.alone() } else { Badges(0) }
     }
 
     fn interrupts(&self, crew: Crew, plan: &VectorPlan, queues: u16) -> (u64, u64) {
@@ -147,8 +153,9 @@ impl Ground for Image<'_> {
             // A shared vector is counted once.
             if let Some(interrupt) = interrupt.filter(|i| seen & i.badge() == 0) {
                 seen |= interrupt.badge();
-                sums.0 += interrupt.arrivals();
-                sums.1 += interrupt.arrivals_on(self.fleet.target(crew, at.into()));
+                let all = interrupt.arrivals();
+                sums.0 += all;
+                sums.1 += interrupt.arrivals_on(self.fleet.home(crew, at.into())).min(all);
             }
         }
         sums
@@ -171,20 +178,20 @@ impl Image<'_> {
     /// The first block device, prepared.
     fn function(&self) -> Result<BlockFunction, String> {
         let functions = self.machine.pci.functions();
-        let function = functions.into_iter().find(|f| f.is_virtio_block()).ok_or("there is no virtio block device")?;
-        self.machine.pci.block_function(function).map_err(|why| alloc::format!("the block device {why}"))
+        if functions.is_empty() {
+            let looked = "where the ACPI table MCFG says, or at port 0xcf8";
+            return Err(alloc::format!("the machine has no PCI bus {looked}: use -M q35 or -M pc"));
+        }
+        let function = functions
+            .into_iter()
+            .find(|f| f.is_virtio_block())
+            .ok_or("there is no virtio block device on any PCI bus")?;
+        let address = function.address;
+        self.machine.pci.block_function(function).map_err(|why| alloc::format!("the block device at {address} {why}"))
     }
 
     fn interrupts(&self) -> &'static [Capability] {
         self.property.as_ref().map_or(&[], |property| property.interrupts)
-    }
-
-    /// The processor of each interrupt capability: the configuration's first, then the queues'.
-    fn targets(&self, params: &Params, crew: Crew) -> Vec<CpuId> {
-        let queues = usize::from(params.vectors).saturating_sub(1);
-        let first = if params.vectors == 1 || crew.apart { self.fleet.target(crew, 0) } else { CpuId::BOOT };
-        let all = core::iter::once(first).chain((0..queues).map(|queue| self.fleet.target(crew, queue)));
-        all.take(params.vectors.into()).collect()
     }
 }
 

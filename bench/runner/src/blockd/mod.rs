@@ -153,7 +153,7 @@ impl<G: Ground> Stage<G> {
         let sectors = self.published.iter().map(|published| published.extent.blocks);
         let seals: Vec<(u64, Piece)> = sectors.zip(self.buffers).collect();
         let (mut clients, mut fronts) = (Vec::new(), Vec::new());
-        for one in ground.run(crew, &setting.plan, jobs) {
+        for one in ground.run(&setting.plan, jobs) {
             match one? {
                 Came::Client(client) => clients.push(*client),
                 Came::Front(front) => fronts.push(front),
@@ -292,12 +292,12 @@ fn seal<G: Ground>(
     }
     let mut fronts: Vec<_> = fronts.into_iter().map(Some).collect();
     let own = params.size / u64::from(SECTOR) / u64::from(if params.partitions { params.clients } else { 1 });
+    let sharers = if params.partitions { 1 } else { params.clients };
     let mut all = Vec::new();
     for (number, client) in clients.iter_mut().enumerate() {
         let (sectors, memory) = each[number];
         let region = Region::new(params, number as u16, sectors).map_err(|e| e.to_string())?;
-        all.resize(region.first as usize, 0);
-        all.append(&mut client.words);
+        seal::collect(&mut all, region, core::mem::take(&mut client.words), sharers);
         if !params.partitions && number + 1 < usize::from(params.clients) {
             continue;
         }
@@ -307,7 +307,8 @@ fn seal<G: Ground>(
         if stepped {
             client.drive.front = lent;
         }
-        seal::write_table(&mut client.drive, memory, &all, sectors, own)?;
+        // A client's device has blocks of 512 bytes (`publish::attach`).
+        seal::write_table(&mut client.drive, memory, &all, seal::Extent { sectors, block: 1 }, own)?;
         if stepped {
             fronts[at] = client.drive.front.take();
         }

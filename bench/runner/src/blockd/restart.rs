@@ -68,9 +68,10 @@ pub(crate) fn run<G: Ground>(ground: &mut G, params: &Params, crew: Crew) -> Out
     let bell = ground.doorbell(crew.jobs - 1)?;
     // Only to be handed over again, for each life.
     let grants = ground.hand_over(params, crew, DMA_PER_QUEUE * usize::from(crew.queues))?.grants;
-    let ground = &*ground;
     let mode = if params.mode == Mode::Polled { CompletionMode::Polled } else { CompletionMode::Interrupt };
     let plan = VectorPlan::best(&grants, crew.queues, mode);
+    ground.lead_interrupts(crew, &plan);
+    let ground = &*ground;
     let bells = |queue| publish::bells(ground, params.clients, queue, crew.queues);
     let doors = Doors((0..crew.queues).map(bells).collect::<Vec<_>>().leak());
     let mut procd = Procd::new(ground, params, crew, bell, doors);
@@ -174,11 +175,10 @@ fn conclude<G: Ground>(
     let mut words = Vec::new();
     for (number, client) in (0..).zip(&mut clients) {
         let region = Region::new(params, number, sectors).map_err(|e| e.to_string())?;
-        words.resize(region.first as usize, 0);
-        words.append(&mut client.words);
+        seal::collect(&mut words, region, core::mem::take(&mut client.words), params.clients);
     }
     let sealing = &mut clients.first_mut().ok_or("there is no client")?.drive;
-    seal::write_table(sealing, spare, &words, sectors, params.size / u64::from(SECTOR))?;
+    seal::write_table(sealing, spare, &words, seal::Extent { sectors, block: 1 }, params.size / u64::from(SECTOR))?;
     let Given::Driver(driver) = procd.call(Body::ReadDriver)? else { return Err("no word of the driver".to_string()) };
     procd.call(Body::Stop { flush: true })?;
     let resets = procd.dismiss()?.map(|facts| facts.resets);

@@ -56,9 +56,12 @@ unsafe impl Hal for Identity {
 /// # Errors
 /// What the crate finds wrong with it.
 pub fn transport(pci: &Pci, at: PciAddress) -> core::result::Result<PciTransport, String> {
+    let base = pci
+        .base()
+        .ok_or("driver=virtio-drivers reads configuration space in memory, which this machine lacks: use -M q35")?;
     // SAFETY: configuration space by the firmware's word, 256 buses of it on this machine, mapped one to one for good;
     // the image's own accesses to it are over.
-    let space = unsafe { MmioCam::new(pci.base() as *mut u8, Cam::Ecam) };
+    let space = unsafe { MmioCam::new(base as *mut u8, Cam::Ecam) };
     let function = DeviceFunction { bus: at.bus(), device: at.device(), function: at.function() };
     PciTransport::new::<Identity, _>(&mut PciRoot::new(space), function).map_err(|why| format!("virtio-drivers: {why}"))
 }
