@@ -27,7 +27,7 @@ fn table(caption: &str, headings: &[&str], words: usize, rows: &[Vec<String>]) -
                 @for row in rows {
                     tr {
                         @for (column, cell) in row.iter().enumerate() {
-                            @if column == 0 { th scope="row" { (cell) } } @else { td class=(class(column)) { (cell) } }
+                            @if column == 0 { th scope="row" { (cell) } } @else { td class=(class(column)) data-label=(headings.get(column).unwrap_or(&"")) { (cell) } }
                         }
                     }
                 }
@@ -59,13 +59,13 @@ pub(crate) fn checks(checks: &[Check]) -> Markup {
                     @let verdict = Verdict::of(check);
                     tr {
                         th scope="row" { (check.what) }
-                        td.n { strong { (number::or_none(check.value, crate::table::shown)) } }
-                        td { span.verdict.(verdict.class()) { (verdict.words()) } }
-                        td.n { (or_dash(check.must.as_deref())) }
-                        td.n { (or_dash(check.aim.as_deref())) }
-                        td.n { (spread(check.spread, crate::table::shown)) }
-                        td.n { (check.samples.map_or_else(|| NONE.into(), |samples| samples.to_string())) }
-                        td { (or_dash(check.cores.as_deref())) }
+                        td.n data-label="Measured" { strong { (number::or_none(check.value, crate::table::shown)) } }
+                        td data-label="Verdict" { span.verdict.(verdict.class()) { (verdict.words()) } }
+                        td.n data-label="Must" { (or_dash(check.must.as_deref())) }
+                        td.n data-label="Aim" { (or_dash(check.aim.as_deref())) }
+                        td.n data-label="Lowest to highest" { (spread(check.spread, crate::table::shown)) }
+                        td.n data-label="Samples" { (check.samples.map_or_else(|| NONE.into(), |samples| samples.to_string())) }
+                        td data-label="Cores" { (or_dash(check.cores.as_deref())) }
                     }
                 }
             }
