@@ -113,6 +113,11 @@ impl Asked {
         Ok(true)
     }
 
+    /// The socket of the back-end that the user brings, and with it the disk.
+    pub(crate) fn theirs(&self) -> Option<&str> {
+        self.socket.as_deref().filter(|_| self.word() == "vhost-user")
+    }
+
     fn word(&self) -> &str {
         self.backend.as_deref().unwrap_or("qemu")
     }

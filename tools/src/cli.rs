@@ -6,7 +6,9 @@
 //! [`Draft`]: crate::job::Draft
 use crate::compare::Peer;
 use crate::jobfile::Setting;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::jobs::keys;
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Builds, boots, measures and tests the virtio block driver.
@@ -92,6 +94,7 @@ pub(crate) struct Means {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "fio's other options are taken as in job files: docs/fio-keys.md")]
 pub(crate) struct Bench {
     /// fio job file; sections run one after another, options given here override it
     pub(crate) file: Option<PathBuf>,
@@ -113,6 +116,9 @@ pub(crate) struct Bench {
     /// Passes over the matrix, when no workload is given [default: from the matrix]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) passes: Option<u16>,
+    /// fio's other options, which [`parse`] takes out before the rest is read.
+    #[arg(skip)]
+    pub(crate) fio: Vec<Setting>,
 }
 
 #[derive(Debug, Args)]
@@ -206,12 +212,20 @@ settings! {
         iodepth: "iodepth", "N";
         /// Submitters, one queue each while there are enough (--via=blockd has --clients)
         numjobs: "numjobs", "N";
-        /// How much of the disk to use, in all
+        /// How much of the disk each job uses, and transfers [default: all of it, once]
         size: "size", "SIZE";
-        /// How long to run, in seconds or with a unit (500ms, 2m)
+        /// How much each job transfers, if not size
+        io_size: "io_size", "SIZE";
+        /// How long to run at most, in seconds (5, 0.5) or with a unit (500ms, 2m); --time_based: and no shorter
         runtime: "runtime", "TIME";
-        /// How many I/Os, in all
+        /// How many I/Os each job makes at most
         number_ios: "number_ios", "N";
+        /// How often each job does that
+        loops: "loops", "N";
+        /// Where the jobs' part of the disk begins
+        offset: "offset", "SIZE";
+        /// How far each job's part begins behind the one before
+        offset_increment: "offset_increment", "SIZE";
         /// Percentage of reads in a mix
         rwmixread: "rwmixread", "PERCENT";
         /// Requests handed over at once
@@ -277,6 +291,39 @@ settings! {
     }
 }
 
+/// The command line. Of `bench`, fio's options that have no place in the help are taken out first.
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    if arguments.get(1).is_none_or(|command| command != "bench") {
+        return Cli::try_parse_from(arguments);
+    }
+    let command = Cli::command();
+    let bench = command.find_subcommand("bench");
+    let ours: Vec<&str> = bench.into_iter().flat_map(clap::Command::get_arguments).filter_map(Arg::get_long).collect();
+    let (mut rest, mut fio) = (Vec::new(), Vec::new());
+    let mut arguments = arguments.into_iter().peekable();
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_string_lossy();
+        let (key, value) = text.split_once('=').map_or((&*text, None), |(key, value)| (key, Some(value.to_owned())));
+        let key = key.strip_prefix("--").filter(|key| !ours.contains(key));
+        let Some((key, known)) = key.and_then(|key| Some((key, keys::find(key)?))) else {
+            rest.push(argument);
+            continue;
+        };
+        let apart = |next: &OsString| !known.is_flag && !next.to_string_lossy().starts_with('-');
+        let value = match value {
+            None => arguments.next_if(apart).map(|next| next.to_string_lossy().into_owned()),
+            given => given,
+        };
+        let (key, origin) = (key.to_owned(), format!("--{key}"));
+        fio.push(Setting { key, value: value.unwrap_or_default(), origin });
+    }
+    let mut cli = Cli::try_parse_from(rest)?;
+    if let Command::Bench(bench) = &mut cli.command {
+        bench.fio = fio;
+    }
+    Ok(cli)
+}
+
 /// clap's error as one line: what is wrong, its tip, and where help is.
 pub(crate) fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
@@ -290,7 +337,6 @@ pub(crate) fn one_line(error: &clap::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_sound() {

@@ -129,7 +129,7 @@ pub(crate) fn twice<T>(bed: &Bed, job: &Job, mut run: impl FnMut(&Bed, &Job) -> 
         let mut job = job.clone();
         job.machine.icount = false;
         job.params.icount = false;
-        (job.params.runtime_ms, job.params.number_ios) = (0, ios);
+        (job.params.runtime_ms, job.params.loops, job.params.number_ios) = (0, 0, ios);
         let told = run(&bed, &job)?;
         Ok((Blocks::read(&out)?, told))
     };

@@ -125,7 +125,7 @@ fn account(job: &Job, report: &Report, notes: &[String]) -> Result<()> {
             None => bail!("{name}: {} counted no instructions", speaker(job)),
         };
     }
-    let (ios, asked) = (ios(report), job.params.number_ios.max(1));
+    let (ios, asked) = (ios(report), job.fewest_ios());
     if job.params.scenario.as_str() == "none" && ios < asked {
         bail!("{name}: {ios} I/Os were done, {asked} were asked for");
     }

@@ -7,7 +7,9 @@ use crate::backend::{Asked, Backend};
 use crate::blockd;
 use crate::callgrind;
 use crate::disk::Disk;
+use crate::fail;
 use crate::jobfile::Setting;
+use crate::jobs::{Typed, Where};
 use crate::later;
 use crate::linux;
 use crate::machine::{Device, Machine};
@@ -16,8 +18,10 @@ use crate::peers;
 use crate::pin::{self, Pins};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
-use workload::params::{Driver, Front, Indirect, Mode, Params, SECTOR, Verify, Via};
+use workload::params::{Amounts, Driver, Front, Indirect, Mode, Params, SECTOR, Verify, Via};
 
+/// Keys of this program's own, which nobody types.
+const HIDDEN: [&str; 2] = ["amounts", "runtime_ms"];
 /// How long a timed job runs unless told otherwise.
 const RUNTIME_MS: u64 = 5_000;
 /// How many I/Os are counted under `icount` unless told otherwise.
@@ -55,6 +59,41 @@ impl Job {
         Ok(pin::plan(&cores, jobs.into(), devices.into()))
     }
 
+    /// How many I/Os the job makes at least if it succeeds, as far as that is known here.
+    pub(crate) fn fewest_ios(&self) -> u64 {
+        let params = &self.params;
+        let numbered = if params.number_ios == 0 { u64::MAX } else { params.number_ios };
+        let fewest = match (params.amounts, params.runtime_ms) {
+            (Amounts::Total, _) => params.number_ios,
+            (Amounts::Fio, 0) => numbered.min(self.passes().unwrap_or(1)),
+            _ => 1,
+        };
+        fewest.max(1)
+    }
+
+    /// How many I/Os the job's passes make, if that is known here; without end if it makes no passes.
+    fn passes(&self) -> Option<u64> {
+        let params = &self.params;
+        if params.loops == 0 {
+            return Some(u64::MAX);
+        }
+        let bytes = if params.io_size > 0 { params.io_size } else { params.size };
+        let block = u64::from(params.largest_block());
+        // Without a size it is the device that says how much there is.
+        (bytes > 0).then(|| bytes / block * u64::from(params.loops))
+    }
+
+    /// How many I/Os the job makes at most, to know how long it may take.
+    pub(crate) fn most_ios(&self) -> u64 {
+        let params = &self.params;
+        let numbered = if params.number_ios == 0 { u64::MAX } else { params.number_ios };
+        let disk = self.machine.disk.bytes().saturating_mul(params.jobs().into());
+        let bytes = [params.io_size, params.size, disk].into_iter().find(|bytes| *bytes > 0).unwrap_or(0);
+        let passes = (bytes / u64::from(params.smallest_block()) + 1).saturating_mul(params.loops.into());
+        let most = numbered.min(if params.loops == 0 { u64::MAX } else { passes });
+        if most == u64::MAX { 0 } else { most }
+    }
+
     /// Whether the disk is changed.
     pub(crate) fn writes(&self) -> bool {
         self.params.rw.changes()
@@ -71,6 +110,12 @@ pub(crate) struct Draft {
     disk: String,
     vcpus: Option<u16>,
     iothreads: u16,
+    /// fio's words, if people typed the job.
+    typed: Option<Typed>,
+    /// Keys that are called otherwise where they were typed.
+    renamed: Vec<(&'static str, String)>,
+    /// How long a job lasts of which nobody said that.
+    short: Option<u64>,
 }
 
 impl Draft {
@@ -82,6 +127,9 @@ impl Draft {
             disk: "null".into(),
             vcpus: None,
             iothreads: 1,
+            typed: None,
+            renamed: Vec::new(),
+            short: None,
         }
     }
 
@@ -109,6 +157,34 @@ impl Draft {
         Ok(())
     }
 
+    /// Applies what people typed, in order and in fio's meaning.
+    pub(crate) fn typed(&mut self, settings: &[Setting]) -> Result<()> {
+        // An engine that does something else explains its keys.
+        let (engines, others): (Vec<_>, Vec<_>) = settings.iter().partition(|setting| setting.key == "ioengine");
+        for setting in engines.into_iter().chain(others) {
+            let known = self.typed.get_or_insert_default().take(setting).with_context(|| setting.origin.clone())?;
+            self.renamed.extend(renamed(setting, known));
+            match known {
+                Some(known) => self.said.extend([known.to_owned()]),
+                None if HIDDEN.contains(&setting.key.as_str()) => {
+                    bail!("{}: unknown key `{}`: correct it or leave it out", setting.origin, setting.key)
+                }
+                None => self
+                    .set(&setting.key, &setting.value)
+                    .with_context(|| setting.origin.clone())
+                    .map_err(|error| self.as_typed(error))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The error in the words that were typed, where the job calls something otherwise.
+    fn as_typed(&self, error: anyhow::Error) -> anyhow::Error {
+        let line = fail::line(&error);
+        let typed = self.renamed.iter().fold(line.clone(), |line, (key, typed)| replaced(&line, key, typed));
+        if typed == line { error } else { anyhow::anyhow!(typed) }
+    }
+
     /// One setting.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<()> {
         if later::settled(key, value)? || self.asked.set(key, value)? {
@@ -131,7 +207,8 @@ impl Draft {
 
     /// Whether nobody said how long to run.
     fn endless(&self) -> bool {
-        self.params.runtime_ms == 0 && self.params.number_ios == 0
+        let typed = self.typed.as_ref().is_some_and(Typed::has_amount);
+        !typed && self.params.runtime_ms == 0 && self.params.number_ios == 0
     }
 
     fn said(&self, key: &str) -> bool {
@@ -139,7 +216,19 @@ impl Draft {
     }
 
     /// Fills in what was not said, and refuses what does not fit together.
-    pub(crate) fn finish(mut self) -> Result<Job> {
+    pub(crate) fn finish(self) -> Result<Job> {
+        self.finish_and_notes().map(|(job, _)| job)
+    }
+
+    /// Likewise, with what is to be said of what was typed.
+    pub(crate) fn finish_and_notes(mut self) -> Result<(Job, Vec<String>)> {
+        self.settle()?;
+        let job = self.completed().map_err(|error| self.as_typed(error))?;
+        let notes = self.typed.map_or_else(Vec::new, |typed| typed.notes().to_vec());
+        Ok((job, notes))
+    }
+
+    fn completed(&mut self) -> Result<Job> {
         self.defaults();
         self.params.validate()?;
         let backend = self.asked.settle(&self.params, self.disk != "null", |key| self.said(key))?;
@@ -152,26 +241,45 @@ impl Draft {
         let mut disk =
             if backend.brings_disk() { Disk::Theirs } else { Disk::open(&self.disk, self.params.rw.changes())? };
         if let Disk::Null { bytes } = &mut disk {
-            *bytes = self.params.size.max(*bytes);
+            *bytes = needed(&self.params).max(*bytes);
         }
-        if self.params.size > disk.bytes() {
-            bail!("size={} is more than the disk has ({} bytes): lower it", self.params.size, disk.bytes());
+        let needed = needed(&self.params);
+        if needed > disk.bytes() {
+            let of =
+                if self.params.amounts == Amounts::Fio { "what size and offset of each job come to" } else { "size" };
+            bail!("{of}, {needed} bytes, is more than the disk has ({} bytes): lower it", disk.bytes());
         }
         let parts = blockd::partitions(&self.params, &disk)?;
         let mut machine = self.machine(disk);
         if self.params.driver == Driver::Linux {
             linux::machine(&self.params, &mut machine);
         }
-        let job = Job { params: self.params, backend, machine, parts };
+        let job = Job { params: self.params.clone(), backend, machine, parts };
         if job.params.icount && job.backend.is_native() {
             callgrind::counts(&job)?;
         }
         Ok(job)
     }
 
+    /// Turns what was typed into parameters.
+    fn settle(&mut self) -> Result<()> {
+        let endless = self.endless();
+        let Some(typed) = &mut self.typed else { return Ok(()) };
+        let disk = if self.asked.theirs().is_some() { None } else { Some(self.disk.as_str()) };
+        // A disk that cannot be opened is refused when everything else is known.
+        let bytes =
+            disk.filter(|disk| *disk != "null").and_then(|disk| Disk::open(disk, false).ok()).map(|disk| disk.bytes());
+        typed.settle(&mut self.params, Where { disk: &self.disk, socket: self.asked.theirs(), bytes })?;
+        if let Some(short) = self.short.filter(|_| endless && !self.params.icount) {
+            self.params.runtime_ms = short;
+        }
+        Ok(())
+    }
+
     fn defaults(&mut self) {
         let params = &mut self.params;
-        if params.scenario.as_str() == "none" && params.runtime_ms == 0 && params.number_ios == 0 {
+        let no_end = params.runtime_ms == 0 && params.number_ios == 0 && params.loops == 0;
+        if params.scenario.as_str() == "none" && no_end {
             if params.icount && self.asked.is_native() {
                 params.number_ios =
                     callgrind::BATCHES * u64::from(params.iodepth_batch_submit) * u64::from(params.queues_wished());
@@ -258,7 +366,8 @@ impl Draft {
 impl Draft {
     /// Sets a timed job's runtime unless somebody did.
     pub(crate) fn runtime_unless_said(&mut self, ms: u64) {
-        if self.endless() && !self.params.icount {
+        self.short = Some(ms);
+        if self.typed.is_none() && self.endless() && !self.params.icount {
             self.params.runtime_ms = ms;
         }
     }
@@ -275,6 +384,49 @@ fn needs(params: &Params, disk: u64) -> u64 {
     let covered = if params.size == 0 { disk } else { params.size };
     let tables = if params.verify == Verify::Crc32c { covered / u64::from(SECTOR) * 8 } else { 0 };
     buffers + queues + vcpus + tables
+}
+
+/// The disk that the jobs' parts take.
+fn needed(params: &Params) -> u64 {
+    if !params.shares_disk() {
+        return params.size;
+    }
+    let last = params
+        .offset_increment
+        .saturating_mul(u64::from(params.jobs()).saturating_sub(1))
+        .saturating_add(params.offset);
+    last.saturating_add(params.per_job(params.size))
+}
+
+/// What a key is called where it was typed, if the job calls it otherwise; `known` is fio's first name of it.
+fn renamed(setting: &Setting, known: Option<&str>) -> Option<(&'static str, String)> {
+    let typed = setting.origin.strip_prefix("--").unwrap_or(&setting.key).to_owned();
+    let key = match known.unwrap_or(setting.key.as_str()) {
+        "bs" | "bsrange" | "bssplit" => "bssplit",
+        "runtime" => "runtime_ms",
+        "queue_size" => "queue_size",
+        "event_idx" => "event_idx",
+        "iodepth_batch" => "iodepth_batch_submit",
+        "iodepth_batch_complete_min" => "iodepth_batch_complete_min",
+        "rwmixread" => "rwmixread",
+        _ => return None,
+    };
+    (key != typed).then_some((key, typed))
+}
+
+/// `text` with `typed` in the place of the whole word `key`.
+fn replaced(text: &str, key: &str, typed: &str) -> String {
+    let is_word = |character: char| character.is_ascii_alphanumeric() || "_-".contains(character);
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(key) {
+        let (before, after) = (&rest[..at], &rest[at + key.len()..]);
+        let alone = !before.chars().next_back().is_some_and(is_word) && !after.chars().next().is_some_and(is_word);
+        out.push_str(before);
+        out.push_str(if alone { typed } else { key });
+        rest = after;
+    }
+    out + rest
 }
 
 fn count(key: &str, value: &str, range: std::ops::RangeInclusive<u16>) -> Result<u16> {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
 use workload::failures::Blame;
-use workload::params::{Params, Via};
+use workload::params::{Amounts, Params, Via};
 use workload::report::{Direction, PERCENTILES, Report};
 
 /// The whole file.
@@ -90,6 +90,14 @@ fn options(params: &Params) -> Map<String, Value> {
     options.insert("numjobs".into(), json!(params.jobs().to_string()));
     if let Some(Value::String(runtime)) = options.shift_remove("runtime_ms") {
         options.insert("runtime".into(), json!(format!("{runtime}ms")));
+    }
+    if params.amounts == Amounts::Fio {
+        // As they were given: those of each job.
+        for (key, total) in [("size", params.size), ("io_size", params.io_size), ("number_ios", params.number_ios)] {
+            options.insert(key.into(), json!(params.per_job(total).to_string()));
+        }
+        let time_based = params.loops == 0 && params.runtime_ms > 0;
+        options.insert("time_based".into(), json!(u8::from(time_based).to_string()));
     }
     options
 }

@@ -94,7 +94,7 @@ pub(crate) fn run(bed: &Bed, job: &Job, watch: Watch<'_>) -> Result<Told> {
 /// One boot; with the modules' functions if it is counted.
 fn once(bed: &Bed, job: &Job, watch: Watch<'_>) -> Result<Ran> {
     let mut running = start(bed, job)?;
-    let limit = bed.timeout.unwrap_or_else(|| longest(&job.params));
+    let limit = bed.timeout.unwrap_or_else(|| longest(job));
     let heard = listen(&mut running, job, Instant::now() + limit, watch)?;
     let status = running.end()?;
     match heard {
@@ -205,6 +205,6 @@ fn ended(running: &mut Running, status: std::process::ExitStatus) -> anyhow::Err
     running.ended(status)
 }
 
-fn longest(params: &Params) -> Duration {
-    BOOT + Duration::from_millis(2 * params.runtime_ms + params.number_ios)
+fn longest(job: &Job) -> Duration {
+    BOOT + crate::run::taking(job)
 }

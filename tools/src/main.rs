@@ -33,6 +33,7 @@ mod icount;
 mod image;
 mod job;
 mod jobfile;
+mod jobs;
 mod json;
 mod kills;
 mod lab;
@@ -77,8 +78,7 @@ mod work;
 mod zeros;
 
 use anyhow::Result;
-use clap::Parser;
-use cli::{Cli, Command};
+use cli::Command;
 use say::{note, say};
 use std::process::ExitCode;
 
@@ -86,7 +86,7 @@ use std::process::ExitCode;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match cli::parse(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             note!("error: {}", cli::one_line(&error));

@@ -273,6 +273,14 @@ fn unfinished(running: &mut Running, job: &Job, status: ExitStatus, failed: Opti
     }
 }
 
+/// What a job takes on a slow host: twice its runtime, or 500 I/Os per second if that is sooner; at most an hour, which is
+/// the runner's own bound.
+pub(crate) fn taking(job: &Job) -> Duration {
+    let (timed, ios) = (2 * job.params.runtime_ms, job.most_ios().saturating_mul(2));
+    let milliseconds = if timed == 0 { ios } else { timed };
+    Duration::from_millis(milliseconds).min(Duration::from_hours(1) + Duration::from_millis(timed))
+}
+
 /// Room for a slow host: boot, two seconds for each vCPU, twice the runtime, 500 I/Os and two restarts per second.
 fn longest(job: &Job) -> Duration {
     let params = &job.params;
@@ -282,5 +290,5 @@ fn longest(job: &Job) -> Duration {
     }
     let restarts = Duration::from_millis(500) * u32::from(params.kills);
     let vcpus = Duration::from_secs(2) * u32::from(job.machine.vcpus);
-    Duration::from_secs(30) + Duration::from_millis(2 * params.runtime_ms + 2 * params.number_ios) + restarts + vcpus
+    Duration::from_secs(30) + taking(job) + restarts + vcpus
 }

@@ -74,6 +74,7 @@ impl Work {
             given.push(setting("icount", "on", "--icount"));
         }
         given.extend(backend.map(|backend| setting("backend", backend, "--backend")));
+        given.extend(args.fio.iter().cloned());
         let sections = match &args.file {
             Some(file) => jobfile::read(file)?,
             None if given.iter().all(|one| PLACES.contains(&one.key.as_str())) => {
@@ -87,8 +88,16 @@ impl Work {
                 vec![Section { name, settings }]
             }
         };
-        let jobs = sections.iter().map(|section| job(section, &given, args.quick));
-        Self::Jobs(jobs.collect::<Result<_>>()?).fits(args)
+        let mut notes = Vec::new();
+        if args.file.is_some() {
+            notes.extend(together(&sections));
+        }
+        let jobs = sections.iter().map(|section| job(section, &given, args.quick, &mut notes));
+        let work = Self::Jobs(jobs.collect::<Result<_>>()?).fits(args)?;
+        for note in notes {
+            note!("note: {note}");
+        }
+        Ok(work)
     }
 
     /// Refuses options that are not for this work.
@@ -129,15 +138,33 @@ fn setting(key: &str, value: &str, origin: &str) -> Setting {
     Setting { key: key.into(), value: value.into(), origin: origin.into() }
 }
 
-fn job(section: &Section, given: &[Setting], quick: bool) -> Result<Job> {
+/// What differs from fio if sections of a file have no wall between them, or do not say what they do.
+fn together(sections: &[Section]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if sections.iter().skip(1).any(|section| !section.has(&["stonewall", "wait_for_previous", "wait_for"])) {
+        notes.push("sections run one after another here; those without stonewall run together in fio".to_owned());
+    }
+    if sections.iter().any(|section| !section.has(&["rw", "readwrite"])) {
+        notes.push("without rw a job reads at random here, and from start to end in fio".to_owned());
+    }
+    notes
+}
+
+/// The job of a section and of what was given besides; adds what is to be said of it to `notes`, once.
+pub(crate) fn job(section: &Section, given: &[Setting], quick: bool, notes: &mut Vec<String>) -> Result<Job> {
     let mut draft = Draft::new();
-    draft.named(&section.name).with_context(|| format!("[{}]", section.name))?;
-    draft.apply(&section.settings)?;
-    draft.apply(given)?;
+    draft.typed(&section.settings)?;
+    draft.typed(given)?;
     if quick {
         draft.runtime_unless_said(QUICK_MS);
     }
-    draft.finish()
+    let (job, said) = draft.finish_and_notes()?;
+    for note in said {
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    Ok(job)
 }
 
 /// Installs and builds what the work needs.

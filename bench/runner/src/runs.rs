@@ -180,7 +180,7 @@ pub(crate) fn counted_on<G: Ground, D: Drive<Page>>(
     let batch = usize::from(params.iodepth_batch_submit);
     let used: Vec<_> = used.map_or_else(|| vec![None; drives.len()], |used| used.into_iter().map(Some).collect());
     let mut queues: Vec<_> = drives.into_iter().zip(used).map(|(drive, used)| Counted { drive, used }).collect();
-    let endless = Params { number_ios: 0, numjobs: 1, ..params.clone() };
+    let endless = Params { number_ios: 0, loops: 0, numjobs: 1, ..params.clone() };
     let mut pattern = Pattern::new(&endless, 0, capacity).map_err(|e| e.to_string())?;
     let mut host = ground.host(0, Badges(0));
     let amount = (batch, params.number_ios);

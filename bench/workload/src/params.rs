@@ -125,6 +125,17 @@ pub enum Verify {
     Crc32c,
 }
 
+/// Which meaning the amounts were given in, so that results are not compared across it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amounts {
+    /// `total`: this project's scenarios and matrix. `size` and `number_ios` are those of all jobs together, and
+    /// only `runtime_ms` or `number_ios` ends a run.
+    Total,
+    /// `fio`: what people type. Every job was given `size`, `io_size` and `number_ios` of its own, of which the fields
+    /// hold the sums, and `loops` passes over them end the run.
+    Fio,
+}
+
 /// One entry of `bssplit`: blocks of `bytes`, chosen in `weight` of [`WHOLE`] I/Os.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split {
@@ -168,6 +179,7 @@ pub enum Front {
 
 /// Everything that the image is told. Field names are the keys on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub struct Params {
     /// fio's job name, at most 48 bytes of `[A-Za-z0-9._-]`.
     pub name: ArrayString<48>,
@@ -195,11 +207,23 @@ pub struct Params {
     /// `numjobs`: submitters, each on a vCPU of its own; 1 with `via=blockd`, whose jobs are its clients. Ask
     /// [`Params::jobs`].
     pub numjobs: u16,
+    /// `amounts`: who said `size`, `io_size` and `number_ios`, and so whether jobs may share sectors; see [`Amounts`].
+    pub amounts: Amounts,
     /// `size` in bytes: how much of the disk is used in all (0: all of it), split evenly among jobs.
     pub size: u64,
-    /// `runtime_ms`: how long to submit in milliseconds, 0 with `number_ios`. fio's `runtime=5` (seconds) sets it too.
+    /// `io_size` in bytes: how much one pass transfers, in all jobs together (0: as much as the jobs' regions hold).
+    pub io_size: u64,
+    /// `loops`: how many passes each job makes at most; 0 bounds none.
+    pub loops: u32,
+    /// `offset` in bytes: where the first job's region begins. Only where jobs [may share](Params::shares_disk).
+    pub offset: u64,
+    /// `offset_increment` in bytes: how far each job's region begins behind the one before.
+    pub offset_increment: u64,
+    /// `norandommap`: random positions may repeat; otherwise every block comes once in a pass, if there is one block size.
+    pub norandommap: bool,
+    /// `runtime_ms`: how long to submit at most in milliseconds, or 0. fio's `runtime=5` (seconds) sets it too.
     pub runtime_ms: u64,
-    /// `number_ios`: how many I/Os in all jobs together, 0 with `runtime_ms`; with `--verify` this counts
+    /// `number_ios`: how many I/Os at most in all jobs together, or 0; with `amounts=total` and `verify` this counts
     /// writes where `rw` has any.
     pub number_ios: u64,
     /// `rwmixread` in percent.
@@ -277,6 +301,7 @@ words!(Rw {
     Trim => "trim",
     RandTrim => "randtrim",
 });
+words!(Amounts { Total => "total", Fio => "fio" });
 words!(Verify { None => "none", Crc32c => "crc32c" });
 words!(Submit { Owner => "owner", Shared => "shared", Auto => "auto", Mutex => "mutex" });
 words!(Via { Driver => "driver", Blockd => "blockd" });
@@ -312,7 +337,7 @@ impl Rw {
 }
 
 impl Default for Params {
-    /// fio's defaults where it has them, except for random reads. Nothing says when to stop: set `runtime` or
+    /// fio's defaults where it has them, except for random reads. Nothing says when to stop: set `runtime`, `loops` or
     /// `number_ios`, or [`Params::validate`] refuses.
     fn default() -> Self {
         Self {
@@ -328,7 +353,13 @@ impl Default for Params {
             iodepth_batch_complete_min: 1,
             iodepth_batch_complete_max: 64,
             numjobs: 1,
+            amounts: Amounts::Total,
             size: 0,
+            io_size: 0,
+            loops: 0,
+            offset: 0,
+            offset_increment: 0,
+            norandommap: true,
             runtime_ms: 0,
             number_ios: 0,
             rwmixread: 50,
@@ -368,6 +399,17 @@ impl Params {
             (0, Via::Blockd) => 1,
             (queues, _) => queues,
         }
+    }
+
+    /// Jobs may work on the same sectors, as fio's do on one file: nobody verifies what they write, and no front end
+    /// keeps them apart.
+    pub const fn shares_disk(&self) -> bool {
+        matches!((self.amounts, self.verify, self.via), (Amounts::Fio, Verify::None, Via::Driver))
+    }
+
+    /// What each job does of `total`, one of the fields that hold the sum over all jobs.
+    pub fn per_job(&self, total: u64) -> u64 {
+        total / u64::from(self.jobs().max(1))
     }
 
     /// Clients, front ends and driver take turns on one processor.

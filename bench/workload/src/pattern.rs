@@ -1,14 +1,15 @@
 //! Which I/O comes next: one job's stream of reads, writes and discards over its own part of the disk.
 //!
 //! fio's meaning: random positions are multiples of the smallest block, drawn without a map of what was covered
-//! (`norandommap=1`); sequential streams wrap around, reads and writes of a mix each at a position of their own. Jobs
-//! never share a sector: the disk is cut into equal regions, aligned to the largest block.
+//! (`norandommap`) or, with one block size, each once in a pass ([`once`]); sequential streams wrap around, reads and
+//! writes of a mix each at a position of their own. Jobs share a region where the parameters let them; otherwise
+//! the disk is cut into equal regions, aligned to the largest block.
 //!
 //! It refuses to know time (the caller asks [`due_ns`] and waits), buffers, and which I/Os are in flight: that is the
 //! closure of [`Pattern::next_free`].
 //!
 //! Invariants: every I/O lies inside the job's region; the stream depends on the parameters, the job's number and the
-//! capacity alone; with `number_ios` the jobs' shares sum to it exactly.
+//! capacity alone; no job exceeds its share of `number_ios`, and the shares sum to it exactly; nor `loops` passes.
 //!
 //! ```
 //! use workload::params::Params;
@@ -20,11 +21,14 @@
 //! ```
 use core::fmt;
 
+mod once;
+
 use serde::{Deserialize, Serialize};
 
-use crate::params::{MAX_SPLIT, Params, Rw, SECTOR, Verify, WHOLE};
+use crate::params::{Amounts, MAX_SPLIT, Params, Rw, SECTOR, Verify, WHOLE};
 use crate::random::{Random, scale};
 use crate::verify::table::{Layout, LayoutError};
+use once::Once;
 
 /// Draws that [`Pattern::next_free`] makes before it gives up until something completes.
 const REDRAWS: u32 = 8;
@@ -92,6 +96,9 @@ impl Region {
         if job >= jobs {
             return Err(PatternError::NoSuchJob { job, jobs });
         }
+        if params.shares_disk() {
+            return Self::shared(params, job, capacity);
+        }
         // A partition is its client's alone; `size` is that of all of them.
         let sharers = if params.partitions { 1 } else { u64::from(jobs) };
         let asked = params.size / u64::from(SECTOR) / if params.partitions { u64::from(jobs) } else { 1 };
@@ -109,6 +116,24 @@ impl Region {
             return Err(PatternError::TooSmall { usable, needed: block * sharers });
         }
         Ok(Self { first: if params.partitions { 0 } else { u64::from(job) * sectors }, sectors })
+    }
+
+    /// The region of a job that may share it with others.
+    fn shared(params: &Params, job: u16, capacity: u64) -> Result<Self, PatternError> {
+        let first =
+            params.offset.saturating_add(params.offset_increment.saturating_mul(job.into())) / u64::from(SECTOR);
+        let asked = params.per_job(params.size) / u64::from(SECTOR);
+        let there = capacity.saturating_sub(first);
+        if asked > there {
+            return Err(LayoutError { asked, most: there }.into());
+        }
+        let usable = if asked == 0 { there } else { asked };
+        let block = u64::from(params.largest_block() / SECTOR).max(1);
+        let sectors = usable / block * block;
+        if sectors == 0 {
+            return Err(PatternError::TooSmall { usable, needed: block });
+        }
+        Ok(Self { first, sectors })
     }
 }
 
@@ -166,13 +191,17 @@ struct Kind {
     places: u64,
 }
 
-/// The stream of one job's I/Os; `None` once the job's share of `number_ios` is used up, never with `runtime`. Either
-/// iterate, or use [`Pattern::next_free`].
+/// The stream of one job's I/Os; `None` once the job's share of `number_ios` or its passes are used up. Either iterate,
+/// or use [`Pattern::next_free`].
 #[derive(Clone, Debug)]
 pub struct Pattern {
     random: Random,
     region: Region,
     left: u64,
+    /// Bytes that are left of all passes, where blocks of several sizes make them up.
+    bytes_left: u64,
+    /// Gives every block its turn, if no position may repeat in a pass.
+    once: Option<Once>,
     /// What [`Pattern::next_free`] could not place, to be offered again.
     held: Option<Io>,
     /// The operation of every I/O, if there is one operation and one size: the short way.
@@ -206,15 +235,25 @@ impl Pattern {
             let places = (region.sectors - u64::from(split.bytes / SECTOR)) / step + 1;
             *kind = Kind { below, bytes: split.bytes, places };
         }
+        let numbered = if params.number_ios == 0 { ENDLESS } else { share(params.number_ios, params.jobs(), job) };
+        let single = params.bssplit.len() == 1;
+        let (passes, bytes_left) = passes(params, region);
+        let maps = params.rw.is_random() && !params.norandommap && single;
+        let mut random = Random::for_job(params.randseed, job);
+        let once = maps.then(|| Once::new(kinds[0].places, &mut random));
         Ok(Self {
-            random: Random::for_job(params.randseed, job),
+            random,
             region,
-            left: if params.number_ios == 0 { ENDLESS } else { share(params.number_ios, params.jobs(), job) },
+            left: if single { numbered.min(passes) } else { numbered },
+            bytes_left,
+            is_random: params.rw.is_random() && once.is_none(),
+            once,
             held: None,
             only: if params.bssplit.len() > 1 { None } else { only(params.rw) },
-            is_random: params.rw.is_random(),
             rw: params.rw,
-            only_writes_count: params.verify == Verify::Crc32c && params.rw.is_mixed(),
+            only_writes_count: params.amounts == Amounts::Total
+                && params.verify == Verify::Crc32c
+                && params.rw.is_mixed(),
             rwmixread: params.rwmixread,
             step,
             cursors: [0; 2],
@@ -261,7 +300,25 @@ impl Pattern {
         if !self.only_writes_count || op == Op::Write {
             self.left -= 1;
         }
-        (op, self.kind_at(bits))
+        (op, self.afforded(self.kind_at(bits)))
+    }
+
+    /// The same size, or where less is left of the passes, the largest that still fits; and what it takes is taken off.
+    fn afforded(&mut self, kind: usize) -> usize {
+        if self.used == 1 || self.bytes_left == ENDLESS {
+            return kind;
+        }
+        let kinds = &self.kinds[..self.used];
+        let left = self.bytes_left;
+        let fits = |kind: &usize| u64::from(kinds[*kind].bytes) <= left;
+        let largest = || (0..kinds.len()).filter(fits).max_by_key(|kind| kinds[*kind].bytes);
+        let smallest = || (0..kinds.len()).min_by_key(|kind| kinds[*kind].bytes);
+        let kind = if fits(&kind) { kind } else { largest().or_else(smallest).unwrap_or(kind) };
+        self.bytes_left = left.saturating_sub(kinds[kind].bytes.into());
+        if self.bytes_left == 0 {
+            self.left = 0;
+        }
+        kind
     }
 
     /// Which block size `bits` choose.
@@ -278,6 +335,8 @@ impl Pattern {
         let sectors = u64::from(bytes / SECTOR);
         let offset = if self.is_random {
             self.random.below(places) * self.step
+        } else if let Some(once) = &mut self.once {
+            once.next(&mut self.random) * self.step
         } else {
             let cursor = &mut self.cursors[usize::from(op != Op::Read)];
             let start = if *cursor + sectors > self.region.sectors { 0 } else { *cursor };
@@ -304,6 +363,19 @@ impl Iterator for Pattern {
         };
         Some(self.place(op, kind))
     }
+}
+
+/// How many I/Os all of a job's passes make, if it has blocks of one size, and how many bytes. A pass goes on until it
+/// has transferred at least what it should, as fio's does.
+fn passes(params: &Params, region: Region) -> (u64, u64) {
+    if params.loops == 0 {
+        return (ENDLESS, ENDLESS);
+    }
+    let all = region.sectors * u64::from(SECTOR);
+    let bytes = if params.io_size == 0 { all } else { params.per_job(params.io_size) };
+    let loops = u64::from(params.loops);
+    let each = bytes.div_ceil(params.largest_block().max(1).into());
+    (each.saturating_mul(loops), bytes.saturating_mul(loops))
 }
 
 /// The operation of every I/O of `rw`, unless they differ.

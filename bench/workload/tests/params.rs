@@ -2,8 +2,8 @@
 use arrayvec::ArrayVec;
 use proptest::prelude::*;
 use workload::params::{
-    Driver, Front, Indirect, KEYS, Layout, MAX_SPLIT, Mode, ParamError, Params, Rw, Split, Submit, Verify, Via, WHOLE,
-    parse_size, parse_time_ms,
+    Amounts, Driver, Front, Indirect, KEYS, Layout, MAX_SPLIT, Mode, ParamError, Params, Rw, Split, Submit, Verify,
+    Via, WHOLE, parse_size, parse_time_ms,
 };
 
 fn any_split() -> impl Strategy<Value = Vec<Split>> {
@@ -58,6 +58,7 @@ prop_compose! {
         switches in any::<[bool; 3]>(),
     ) -> Params {
         let numbered = end.0 || switches[1];
+        let fio = words.verify == Verify::None && switches[0];
         Params {
             iodepth,
             iodepth_batch_submit: batches.0.min(iodepth),
@@ -65,6 +66,12 @@ prop_compose! {
             iodepth_batch_complete_max: batches.2,
             numjobs: if switches[1] { 1 } else { numjobs },
             size: size / 512 * 512,
+            amounts: if fio { Amounts::Fio } else { Amounts::Total },
+            io_size: rate_iops,
+            loops: iodepth.into(),
+            offset: if fio { 512 * rate_iops } else { 0 },
+            offset_increment: if fio { size / 512 * 512 } else { 0 },
+            norandommap: switches[2],
             runtime_ms: if numbered { 0 } else { u64::from(end.1) + 1 },
             number_ios: if numbered { u64::from(end.1) + 1 } else { 0 },
             rwmixread,
@@ -123,7 +130,8 @@ fn printed_pairs_are_canonical() {
         params.to_string(),
         "name=bench scenario=none driver=ours mode=interrupt submit=auto rw=randread \
          bssplit=4k/12.5:512/7.5:1m/80 iodepth=1 iodepth_batch_submit=1 iodepth_batch_complete_min=1 \
-         iodepth_batch_complete_max=64 numjobs=1 size=1m runtime_ms=120000 number_ios=0 rwmixread=50 rate_iops=0 \
+         iodepth_batch_complete_max=64 numjobs=1 amounts=total size=1m io_size=0 loops=0 offset=0 offset_increment=0 \
+         norandommap=on runtime_ms=120000 number_ios=0 rwmixread=50 rate_iops=0 \
          verify=none randseed=137 queues=0 vectors=16 queue_size=0 event_idx=on indirect=auto layout=line icount=off \
          via=driver clients=1 front=own partitions=off kills=5"
     );
@@ -134,12 +142,13 @@ fn printed_pairs_are_canonical() {
 fn every_key_sets_the_field_that_it_prints() {
     let other = Params::parse(
         "name=n scenario=s driver=raw mode=polled submit=owner rw=trim bs=512 iodepth=9 iodepth_batch=2 \
-         iodepth_batch_complete=3 iodepth_batch_complete_max=4 numjobs=5 size=1m runtime=6 rwmixread=7 rate_iops=8 \
-         verify=crc32c randseed=9 queues=10 vectors=11 queue_size=16 event_idx=off indirect=on layout=dense",
+         iodepth_batch_complete=3 iodepth_batch_complete_max=4 numjobs=5 amounts=fio size=1m io_size=3m loops=2 offset=4k \
+         offset_increment=8k norandommap=off runtime=6 rwmixread=7 rate_iops=8 randseed=9 queues=10 vectors=11 queue_size=16 event_idx=off indirect=on layout=dense",
     )
     .unwrap();
     let blockd = Params { via: Via::Blockd, clients: 13, front: Front::Stepped, partitions: true, kills: 14, ..other };
-    let other = Params { number_ios: 12, icount: true, ..blockd };
+    // These exclude one another, which printing does not mind.
+    let other = Params { number_ios: 12, icount: true, verify: Verify::Crc32c, ..blockd };
     let (theirs, ours) = (other.to_string(), Params::default().to_string());
     let mut built = Params::default();
     for ((pair, default), (key, _)) in theirs.split(' ').zip(ours.split(' ')).zip(KEYS) {
@@ -395,7 +404,8 @@ fn hand_made_parameters_are_checked_too() {
 fn contradictions_are_refused_with_advice() {
     let wrong = [
         ("", "nothing says when to stop"),
-        ("runtime=1 number_ios=1", "exclude one another"),
+        ("number_ios=1 offset=4k", "kept apart"),
+        ("number_ios=1 amounts=fio verify=crc32c offset_increment=4k", "kept apart"),
         ("runtime=1 iodepth=2 iodepth_batch_submit=3", "iodepth_batch_submit is above iodepth"),
         ("runtime=1 iodepth=2 iodepth_batch_complete_min=3", "wait for ever"),
         ("runtime=1 iodepth=9 iodepth_batch_complete_min=3 iodepth_batch_complete_max=2", "raise the latter"),

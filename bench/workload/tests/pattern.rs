@@ -224,3 +224,76 @@ fn a_disk_that_does_not_hold_the_work_is_refused() {
     assert!(matches!(refused("runtime=1 numjobs=2", 2, DISK), PatternError::NoSuchJob { job: 2, jobs: 2 }));
     assert!(matches!(refused("runtime=1 verify=crc32c", 0, 2), PatternError::Size(_)));
 }
+
+/// I/Os and bytes of `job` in fio's amounts, on a disk of 1 GiB.
+fn amount(text: &str, job: u16) -> (u64, u64) {
+    let ios = pattern(&format!("amounts=fio {text}"), job, DISK).unwrap().take(1_000_000);
+    ios.fold((0, 0), |(ios, bytes), io| (ios + 1, bytes + u64::from(io.bytes)))
+}
+
+#[test]
+fn passes_end_a_stream_when_they_have_transferred_what_they_should() {
+    // As fio counts: whole blocks until the size is reached, in each pass.
+    assert_eq!(amount("loops=1 rw=write bs=64k size=1m", 0), (16, 1 << 20));
+    assert_eq!(amount("loops=3 rw=write bs=64k size=1m", 0), (48, 3 << 20));
+    assert_eq!(amount("loops=1 rw=read bs=4k size=1m io_size=10k", 0), (3, 12_288));
+    assert_eq!(amount("loops=2 rw=read bs=4k size=1m io_size=2m", 0), (1024, 4 << 20));
+    assert_eq!(
+        amount("loops=1 rw=randread bs=4k size=1m numjobs=2", 1),
+        (128, 1 << 19),
+        "each job has its part of the sum"
+    );
+    assert_eq!(amount("loops=1 rw=read bs=4k size=1m number_ios=10", 0), (10, 40_960), "whichever is first");
+    assert_eq!(amount("loops=1 rw=read bs=4k size=1m number_ios=1000", 0), (256, 1 << 20));
+    assert_eq!(amount("loops=1 rw=read bs=1m", 0), (1024, 1 << 30), "without a size the whole disk");
+    assert_eq!(amount("loops=0 runtime=1 rw=read bs=4k size=1m", 0).0, 1_000_000, "nothing but time");
+}
+
+#[test]
+fn blocks_of_several_sizes_come_to_exactly_what_a_pass_transfers() {
+    for seed in 1..50 {
+        let text = format!("loops=1 rw=randread bssplit=4k/50:16k/30:64k size=1m io_size=1000k randseed={seed}");
+        assert_eq!(amount(&text, 0).1, 1000 << 10, "seed {seed}");
+    }
+}
+
+#[test]
+fn without_norandommap_every_block_comes_once_in_a_pass_in_another_order_each_time() {
+    for blocks in [1u64, 2, 3, 7, 8, 9, 100, 256, 1000] {
+        let text = format!("amounts=fio norandommap=off loops=2 rw=randread bs=4k size={}", blocks * 4096);
+        let lbas: Vec<u64> = stream(&text).iter().map(|io| io.lba / 8).collect();
+        assert_eq!(lbas.len() as u64, 2 * blocks);
+        let (first, second) = lbas.split_at(lbas.len() / 2);
+        for pass in [first, second] {
+            assert_eq!(pass.iter().copied().collect::<HashSet<_>>(), (0..blocks).collect(), "{blocks} blocks");
+        }
+        if blocks >= 100 {
+            assert_ne!(first, second);
+            let follow = first.windows(2).filter(|pair| pair[0] + 1 == pair[1]).count();
+            assert!(follow < first.len() / 4, "{follow} of {blocks} follow one another");
+        }
+    }
+    let repeats = stream("amounts=fio loops=1 rw=randread bs=4k size=1m");
+    let found: HashSet<u64> = repeats.iter().map(|io| io.lba).collect();
+    assert!(found.len() < repeats.len(), "with it they may repeat");
+}
+
+#[test]
+fn jobs_share_their_region_unless_something_keeps_them_apart() {
+    let region = |text: &str, job| {
+        let Region { first, sectors } =
+            pattern(&format!("loops=1 bs=4k numjobs=2 {text}"), job, DISK).unwrap().region();
+        (first, sectors)
+    };
+    assert_eq!([region("amounts=fio size=2m", 0), region("amounts=fio size=2m", 1)], [(0, 2048); 2]);
+    assert_eq!([region("amounts=fio", 0), region("amounts=fio", 1)], [(0, DISK); 2]);
+    assert_eq!(region("amounts=fio offset=1m", 1), (2048, DISK - 2048));
+    let apart = "amounts=fio size=2m offset=1m offset_increment=4m";
+    assert_eq!([region(apart, 0), region(apart, 1)], [(2048, 2048), (10_240, 2048)]);
+    assert_eq!([region("size=2m", 0), region("size=2m", 1)], [(0, 2048), (2048, 2048)]);
+    let verified = "amounts=fio size=2m verify=crc32c rw=randrw";
+    assert_eq!([region(verified, 0), region(verified, 1)], [(0, 2048), (2048, 2048)]);
+    let beyond = |text: &str| pattern(&format!("amounts=fio loops=1 bs=4k {text}"), 0, DISK).unwrap_err();
+    assert!(matches!(beyond("offset=1g"), PatternError::TooSmall { .. }));
+    assert!(matches!(beyond("size=1m offset=1048064k"), PatternError::Size(_)));
+}

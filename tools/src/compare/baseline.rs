@@ -139,6 +139,11 @@ fn named<'a>(document: &'a Value, name: &Value) -> Option<&'a Value> {
 
 /// Whether both jobs were to do the same; how long or how often does not matter, nor options that one run does not know.
 fn same_work(before: &Value, now: &Value) -> bool {
+    // Results from before there were two meanings have the one that is called total.
+    let [meant, means] = [before, now].map(|job| job["job options"]["amounts"].as_str().unwrap_or("total"));
+    if meant != means {
+        return false;
+    }
     let options = before["job options"].as_object().into_iter().flatten();
     options.filter(|(key, _)| !EXTENT.contains(&key.as_str())).all(|(key, value)| {
         let now = &now["job options"][key.as_str()];

@@ -9,6 +9,7 @@
 //!
 //! The engine is one file: the driver for C is linked into it. It loads into the fio that it was built for and refuses
 //! others. Everything is kept below cargo's target folder, and nothing of fio's is in the repository.
+mod amounts;
 pub(crate) mod plot;
 mod source;
 pub(crate) mod steps;

@@ -41,7 +41,7 @@ pub(crate) struct Check {
 }
 
 /// All checks.
-pub(crate) const ALL: [Check; 7] = [
+pub(crate) const ALL: [Check; 8] = [
     Check { name: "fio: random writes over interrupts, verified, and on the host's disk", run: interrupts },
     Check { name: "fio: polled, mixed sizes, with flushes, verified, and on the host's disk", run: polled },
     Check { name: "fio: a byte that changed on the host is found", run: corruption },
@@ -51,6 +51,10 @@ pub(crate) const ALL: [Check; 7] = [
     },
     Check { name: "fio: a back-end that serves a single connection serves the whole run", run: one_connection },
     Check { name: "fio: trim, and a back-end that dies in the middle", run: trim_and_death },
+    Check {
+        name: "fio: the same job files make as many requests and bytes in fio and in the bench",
+        run: super::amounts::agree,
+    },
     Check { name: "fio: what cannot be is one line", run: refusals },
 ];
 
@@ -62,6 +66,16 @@ impl Bench {
         setup::fio(install).map_err(skip)?;
         let fio = Fio::found(install)?;
         Ok(Self { fio: fio.built()?, daemon, native: image::native(None)? })
+    }
+
+    /// fio itself.
+    pub(super) fn fio_program(&self) -> &Path {
+        &self.fio.program
+    }
+
+    /// The native bench.
+    pub(super) fn native_program(&self) -> &Path {
+        &self.native
     }
 
     /// Runs fio with our engine on `disk`.

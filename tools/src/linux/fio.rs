@@ -13,11 +13,12 @@ pub(super) fn arguments(params: &Params) -> String {
     let jobs = u64::from(params.numjobs);
     let mut text = format!(
         "--name={},--filename=/dev/vda,--direct=1,--ioengine=io_uring,--registerfiles=1,--fixedbufs=1,\
-         --norandommap=1,--randseed={},--rw={},--iodepth={},--iodepth_batch_submit={},\
+         --norandommap={},--randseed={},--rw={},--iodepth={},--iodepth_batch_submit={},\
          --iodepth_batch_complete_min={},--iodepth_batch_complete_max={},--numjobs={jobs},--group_reporting=1,\
          --disable_slat=1,--disable_lat=1,--disable_bw_measurement=1,--percentile_list={},--exec_prerun=/begin,\
          --exec_postrun=/end,--eta=never,--output-format=json",
         params.name,
+        u8::from(params.norandommap),
         params.randseed,
         params.rw,
         params.iodepth,
@@ -42,20 +43,44 @@ pub(super) fn arguments(params: &Params) -> String {
     if params.rate_iops > 0 {
         add("rate_iops", &params.rate_iops);
     }
+    amounts(params, add);
+    text
+}
+
+/// How much fio does, in its own amounts: those of each job.
+fn amounts(params: &Params, mut add: impl FnMut(&str, &dyn std::fmt::Display)) {
+    let jobs = u64::from(params.numjobs);
     if params.size > 0 {
         add("size", &(params.size / jobs));
-        add("offset_increment", &(params.size / jobs));
+    }
+    let apart = if params.shares_disk() { params.offset_increment } else { params.size / jobs };
+    if apart > 0 {
+        add("offset_increment", &apart);
+    }
+    if params.offset > 0 {
+        add("offset", &params.offset);
     }
     if params.runtime_ms > 0 {
-        add("time_based", &1);
         add("runtime", &format!("{}ms", params.runtime_ms));
-    } else {
-        let ios = params.number_ios.div_ceil(jobs);
-        add("number_ios", &ios);
-        // Otherwise fio ends when it has been over its part of the disk once.
-        add("io_size", &(ios * u64::from(params.largest_block())));
+        if params.loops == 0 {
+            add("time_based", &1);
+        }
     }
-    text
+    if params.loops > 0 {
+        add("loops", &params.loops);
+        if params.io_size > 0 {
+            add("io_size", &(params.io_size / jobs));
+        }
+    }
+    if params.number_ios > 0 {
+        // fio makes that many in each of its loops.
+        let ios = params.number_ios.div_ceil(jobs).div_ceil(params.loops.max(1).into());
+        add("number_ios", &ios);
+        if params.loops == 0 && params.runtime_ms == 0 {
+            // Otherwise fio ends when it has been over its part of the disk once.
+            add("io_size", &(ios * u64::from(params.largest_block())));
+        }
+    }
 }
 
 fn split(params: &Params) -> String {

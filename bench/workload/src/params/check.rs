@@ -2,7 +2,8 @@
 //!
 //! A range names its key, whose row in [`super::KEYS`] says what to give; a contradiction brings its own advice.
 use super::{
-    Driver, Layout, MAX_CLIENTS, MAX_CREDIT, ParamError, Params, SECTOR, Split, Submit, Verify, Via, WHOLE, text,
+    Amounts, Driver, Layout, MAX_CLIENTS, MAX_CREDIT, ParamError, Params, SECTOR, Split, Submit, Verify, Via, WHOLE,
+    text,
 };
 
 /// The scenario of single calls.
@@ -34,7 +35,18 @@ impl Params {
         let sum: u64 = self.bssplit.iter().map(|split| u64::from(split.weight)).sum();
         in_range(self.bssplit.iter().all(sound) && sum == u64::from(WHOLE), "bssplit")?;
         in_range(self.rwmixread <= 100, "rwmixread")?;
-        in_range(self.size.is_multiple_of(u64::from(SECTOR)), "size")?;
+        let whole = |bytes: u64| bytes.is_multiple_of(u64::from(SECTOR));
+        in_range(whole(self.size), "size")?;
+        in_range(whole(self.offset), "offset")?;
+        in_range(whole(self.offset_increment), "offset_increment")?;
+        agree(
+            self.shares_disk() || (self.offset == 0 && self.offset_increment == 0),
+            "jobs that are kept apart begin where the one before ends: leave offset and offset_increment out",
+        )?;
+        self.check_size()
+    }
+
+    fn check_size(&self) -> Result<(), ParamError> {
         let least = u64::from(self.largest_block()) * u64::from(self.jobs());
         agree(self.size == 0 || self.size >= least, "size is too small for one block in every job: raise size")
     }
@@ -60,13 +72,13 @@ impl Params {
     fn check_end(&self) -> Result<(), ParamError> {
         in_range(self.rate_iops <= 1_000_000_000, "rate_iops")?;
         let (timed, counted) = (self.runtime_ms > 0, self.number_ios > 0);
-        agree(!(timed && counted), "runtime and number_ios exclude one another: set one of them to 0")?;
         agree(
-            timed || counted || self.scenario.as_str() != "none",
+            timed || counted || self.loops > 0 || self.scenario.as_str() != "none",
             "nothing says when to stop: give runtime=5 (seconds) or number_ios=100000",
         )?;
+        let only_writes = counted && self.amounts == Amounts::Total;
         agree(
-            !(counted && self.verify == Verify::Crc32c && self.rw.is_mixed() && self.rwmixread == 100),
+            !(only_writes && self.verify == Verify::Crc32c && self.rw.is_mixed() && self.rwmixread == 100),
             "number_ios counts writes under verify and rwmixread=100 has none: use rw=randread, or lower rwmixread",
         )?;
         agree(!(self.icount && timed), "icount counts fixed batches: give number_ios instead of runtime")?;

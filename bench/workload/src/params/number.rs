@@ -35,20 +35,39 @@ pub fn parse_size(text: &str) -> Option<u64> {
     digits.checked_mul(factor)
 }
 
-/// A time in fio's syntax, in milliseconds: seconds unless it ends in `ms`, `s`, `m`, `h` or `d` (either case). `None`
-/// if it is no such number or exceeds a `u64`; microseconds are refused, since nothing here is that short.
+/// A time in fio's syntax, in milliseconds: seconds unless it ends in `us`, `ms`, `s`, `m`, `h` or `d` (either case), with
+/// up to six decimals. `None` if it is no such number, exceeds a `u64`, or is not a whole number of milliseconds.
 ///
 /// ```
 /// use workload::params::parse_time_ms;
 /// assert_eq!(parse_time_ms("5"), Some(5_000));
+/// assert_eq!(parse_time_ms("0.5"), Some(500));
 /// assert_eq!(parse_time_ms("500ms"), Some(500));
 /// assert_eq!(parse_time_ms("2m"), Some(120_000));
+/// assert_eq!(parse_time_ms("1us"), None);
 /// ```
 pub fn parse_time_ms(text: &str) -> Option<u64> {
-    let (digits, suffix) = split_number(text)?;
-    let units = [("", 1_000), ("s", 1_000), ("ms", 1), ("msec", 1), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit() && byte != b'.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at_checked(end)?;
+    // Microseconds in a unit.
+    let units = [
+        ("", 1_000_000),
+        ("us", 1),
+        ("usec", 1),
+        ("ms", 1_000),
+        ("msec", 1_000),
+        ("s", 1_000_000),
+        ("m", 60_000_000),
+        ("h", 3_600_000_000),
+        ("d", 86_400_000_000),
+    ];
     let (_, factor) = units.iter().find(|(unit, _)| unit.eq_ignore_ascii_case(suffix))?;
-    digits.checked_mul(*factor)
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let places = u32::try_from(fraction.len()).ok().filter(|places| (1..=6).contains(places))?;
+    let scale = 10u128.pow(places);
+    let millionths = (u128::from(plain(whole)?) * scale + u128::from(plain(fraction)?)).checked_mul(*factor)?;
+    let milliseconds = millionths.is_multiple_of(scale * 1_000).then(|| millionths / (scale * 1_000))?;
+    u64::try_from(milliseconds).ok()
 }
 
 /// A percentage with up to three decimals, in thousandths of a percent.

@@ -7,13 +7,13 @@ use core::fmt;
 use arrayvec::{ArrayString, ArrayVec};
 
 use super::number::{self, Percent, Size, parse_size, parse_time_ms};
-use super::{Driver, Front, Indirect, Layout, MAX_SPLIT, Mode, Params, Rw, Split, Submit, Verify, Via, WHOLE};
+use super::{Amounts, Driver, Front, Indirect, Layout, MAX_SPLIT, Mode, Params, Rw, Split, Submit, Verify, Via, WHOLE};
 
 /// A quoted piece of the text, cut after 48 bytes.
 pub type Word = ArrayString<48>;
 
 /// Every key, in the order of printing, and what its value looks like.
-pub const KEYS: [(&str, &str); 31] = [
+pub const KEYS: [(&str, &str); 37] = [
     ("name", "1 to 48 characters of A-Z a-z 0-9 . _ -"),
     ("scenario", "a scenario's name, 1 to 32 characters of A-Z a-z 0-9 . _ -, or none"),
     ("driver", "ours, raw, virtio-drivers, linux or, natively, virtio-driver, blkio"),
@@ -26,8 +26,14 @@ pub const KEYS: [(&str, &str); 31] = [
     ("iodepth_batch_complete_min", "0 to iodepth"),
     ("iodepth_batch_complete_max", "1 or more"),
     ("numjobs", "1 to 65535"),
+    ("amounts", "total or fio"),
     ("size", "a size such as 1g, a multiple of 512, or 0 for the whole disk"),
-    ("runtime_ms", "milliseconds (runtime takes 5, 500ms or 2m), or 0"),
+    ("io_size", "a size such as 1g, or 0 for as much as size"),
+    ("loops", "a number of passes, or 0 for no bound"),
+    ("offset", "a size such as 1g, a multiple of 512"),
+    ("offset_increment", "a size such as 1g, a multiple of 512"),
+    ("norandommap", "on or off"),
+    ("runtime_ms", "milliseconds (runtime takes 5, 0.5, 500ms or 2m), or 0"),
     ("number_ios", "a number of I/Os, or 0"),
     ("rwmixread", "0 to 100"),
     ("rate_iops", "I/Os per second up to 1000000000, or 0 for no limit"),
@@ -77,7 +83,7 @@ pub enum ParamError {
     },
     /// A value that its key does not take.
     Malformed {
-        /// The key, by its name in [`KEYS`].
+        /// The key as given: its name in [`KEYS`], or fio's other name for it.
         key: &'static str,
         /// The value as given.
         value: Word,
@@ -149,7 +155,8 @@ impl Params {
         let name = KEYS[index].0;
         let read =
             if key == "runtime" { put(&mut self.runtime_ms, parse_time_ms(value)) } else { self.read(name, value) };
-        read.ok_or(ParamError::Malformed { key: name, value: cut(value) })
+        let given = ALIASES.iter().find(|(alias, _)| *alias == key).map_or(name, |(alias, _)| alias);
+        read.ok_or(ParamError::Malformed { key: given, value: cut(value) })
     }
 
     /// `None` if `key` does not take `value`.
@@ -167,7 +174,13 @@ impl Params {
             "iodepth_batch_complete_min" => put(&mut self.iodepth_batch_complete_min, small(value)),
             "iodepth_batch_complete_max" => put(&mut self.iodepth_batch_complete_max, small(value)),
             "numjobs" => put(&mut self.numjobs, small(value)),
+            "amounts" => put(&mut self.amounts, Amounts::from_word(value)),
             "size" => put(&mut self.size, parse_size(value)),
+            "io_size" => put(&mut self.io_size, parse_size(value)),
+            "loops" => put(&mut self.loops, small(value)),
+            "offset" => put(&mut self.offset, parse_size(value)),
+            "offset_increment" => put(&mut self.offset_increment, parse_size(value)),
+            "norandommap" => put(&mut self.norandommap, switch(value)),
             "runtime_ms" => put(&mut self.runtime_ms, number::plain(value)),
             "number_ios" => put(&mut self.number_ios, parse_size(value)),
             "rwmixread" => put(&mut self.rwmixread, small(value)),
@@ -204,7 +217,13 @@ impl Params {
             "iodepth_batch_complete_min" => &self.iodepth_batch_complete_min,
             "iodepth_batch_complete_max" => &self.iodepth_batch_complete_max,
             "numjobs" => &self.numjobs,
+            "amounts" => &self.amounts,
             "size" => &Size(self.size),
+            "io_size" => &Size(self.io_size),
+            "loops" => &self.loops,
+            "offset" => &Size(self.offset),
+            "offset_increment" => &Size(self.offset_increment),
+            "norandommap" => &Switch(self.norandommap),
             "runtime_ms" => &self.runtime_ms,
             "number_ios" => &self.number_ios,
             "rwmixread" => &self.rwmixread,
@@ -247,6 +266,9 @@ fn index(key: &str) -> Option<usize> {
 }
 
 fn takes(key: &str) -> &'static str {
+    if key == "runtime" {
+        return "seconds (5 or 0.5), or a time such as 500ms or 2m";
+    }
     index(key).map_or("another value", |index| KEYS[index].1)
 }
 

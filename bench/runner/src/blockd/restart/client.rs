@@ -93,7 +93,7 @@ impl<D: Doorbell, W: Wake, H: Host> Part<D, W, H> {
     /// Reads, writes and verifies until everything is over.
     pub(super) fn work(self, params: &Params, setting: &Setting) -> Result<Box<Back<D, W>>, String> {
         let Self { number, mut drive, places, host } = self;
-        let endless = Params { number_ios: 0, runtime_ms: 0, ..params.clone() };
+        let endless = Params { number_ios: 0, loops: 0, runtime_ms: 0, ..params.clone() };
         let pattern = Pattern::new(&endless, number, setting.capacity).map_err(|e| e.to_string())?;
         let Region { first, sectors } = pattern.region();
         let mut words = vec![0; sectors as usize];
