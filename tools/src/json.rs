@@ -319,6 +319,26 @@ mod tests {
     }
 
     #[test]
+    fn the_options_say_whose_amounts_they_are_and_show_them_as_they_were_given() {
+        let typed = |key: &str, value: &str| crate::jobfile::Setting {
+            key: key.into(),
+            value: value.into(),
+            origin: format!("--{key}"),
+        };
+        let mut draft = crate::job::Draft::new();
+        draft.typed(&[typed("size", "1m"), typed("numjobs", "2"), typed("number_ios", "10")]).unwrap();
+        let params = draft.finish().unwrap().params;
+        assert_eq!((params.size, params.number_ios, params.loops), (2 << 20, 20, 1), "the sums over both jobs");
+        let given = options(&params);
+        assert_eq!(
+            (&given["amounts"], &given["size"], &given["number_ios"]),
+            (&json!("fio"), &json!("1048576"), &json!("10"))
+        );
+        let ours = options(&crate::job::Draft::of("number_ios=20 numjobs=2").unwrap().finish().unwrap().params);
+        assert_eq!((&ours["amounts"], &ours["number_ios"]), (&json!("total"), &json!("20")));
+    }
+
+    #[test]
     fn what_is_in_front_of_the_driver_is_said() {
         let samples = [(1_000, 50.0)];
         let cells = [cell(&samples), cell_of("runtime=1 via=blockd clients=3", &samples)];

@@ -140,8 +140,8 @@ fn named<'a>(document: &'a Value, name: &Value) -> Option<&'a Value> {
 /// Whether both jobs were to do the same; how long or how often does not matter, nor options that one run does not know.
 fn same_work(before: &Value, now: &Value) -> bool {
     // Results from before there were two meanings have the one that is called total.
-    let [meant, means] = [before, now].map(|job| job["job options"]["amounts"].as_str().unwrap_or("total"));
-    if meant != means {
+    let amounts = |job: &Value| job["job options"]["amounts"].as_str().unwrap_or("total").to_owned();
+    if amounts(before) != amounts(now) {
         return false;
     }
     let options = before["job options"].as_object().into_iter().flatten();
@@ -335,5 +335,16 @@ mod tests {
     #[test]
     fn without_a_baseline_nothing_is_said() {
         assert!(lines(&Value::Null).is_empty());
+    }
+
+    #[test]
+    fn amounts_of_two_meanings_are_not_the_same_work() {
+        let job = |amounts: Value| json!({"job options": {"rw": "read", "size": "1048576", "amounts": amounts}});
+        let (before, total, fio) = (job(Value::Null), job(json!("total")), job(json!("fio")));
+        let stored = json!({"job options": {"rw": "read", "size": "1048576"}});
+        assert!(same_work(&stored, &total), "what was stored before there were two meanings has the first");
+        assert!(!same_work(&stored, &fio) && !same_work(&before, &fio));
+        assert!(!same_work(&total, &fio) && !same_work(&fio, &total));
+        assert!(same_work(&fio, &fio));
     }
 }

@@ -62,7 +62,7 @@ fn no_name_stands_twice() {
 #[test]
 fn every_option_of_the_installed_fio_has_its_place() {
     let Ok(ran) = Command::new("fio").arg("--cmdhelp=all").output() else {
-        eprintln!("skipped: fio is not installed");
+        crate::say::note!("skipped: fio is not installed");
         return;
     };
     let text = String::from_utf8_lossy(&ran.stdout);
