@@ -79,9 +79,11 @@ fn burn() {
 /// # Errors
 /// When the machine has nothing to calibrate it against.
 pub fn init(hpet: Option<u64>) -> Result<(), &'static str> {
-    let reference = match hpet {
-        Some(hpet) => Reference::Hpet(Hpet::start(hpet)),
-        None => Reference::Pit(Pit::start()),
+    let reference = if let Some(hpet) = hpet {
+        Reference::Hpet(Hpet::start(hpet))
+    } else {
+        Pit::start();
+        Reference::Pit
     };
     let (elapsed, ticks) = (0..ATTEMPTS)
         .map(|_| reference.measure())
@@ -99,7 +101,7 @@ pub fn init(hpet: Option<u64>) -> Result<(), &'static str> {
 enum Reference {
     Hpet(Hpet),
     /// Where the firmware names no HPET (QEMU's `hpet=off`, and microvm).
-    Pit(Pit),
+    Pit,
 }
 
 impl Reference {
@@ -113,7 +115,7 @@ impl Reference {
         let elapsed = match self {
             Self::Hpet(hpet) => u64::from(last.counter.wrapping_sub(first.counter)) * hpet.period / FEMTOSECONDS_PER_NS,
             // It counts down, in 16 bits.
-            Self::Pit(_) => u64::from(first.counter.wrapping_sub(last.counter) as u16) * 1_000_000_000 / PIT_HZ,
+            Self::Pit => u64::from(first.counter.wrapping_sub(last.counter) as u16) * 1_000_000_000 / PIT_HZ,
         };
         (elapsed, last.tsc - first.tsc)
     }
@@ -125,7 +127,7 @@ impl Reference {
                 let before = tsc();
                 let counter = match self {
                     Self::Hpet(hpet) => hpet.read(HPET_COUNTER),
-                    Self::Pit(pit) => pit.read().into(),
+                    Self::Pit => Pit::read().into(),
                 };
                 let width = tsc() - before;
                 Reading { tsc: before + width / 2, counter, width }
@@ -170,7 +172,7 @@ struct Pit;
 
 impl Pit {
     /// Lets the channel count down from its highest value, over and over.
-    fn start() -> Self {
+    fn start() {
         const CHANNEL_2_BOTH_BYTES_MODE_0: u8 = 0xb0;
         const GATE_WITHOUT_SPEAKER: u8 = 1;
         // SAFETY: the timer's own ports, and the gate's; nothing else uses this channel.
@@ -181,10 +183,9 @@ impl Pit {
             Port::new(PIT_CHANNEL_2).write(0xff_u8);
             Port::new(PIT_CHANNEL_2).write(0xff_u8);
         }
-        Self
     }
 
-    fn read(&self) -> u16 {
+    fn read() -> u16 {
         const LATCH_CHANNEL_2: u8 = 0x80;
         // SAFETY: as in `start`; a latched count is read in two halves.
         unsafe {

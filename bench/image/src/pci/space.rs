@@ -30,27 +30,27 @@ pub(super) enum Space {
 
 impl ConfigRegionAccess for Space {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        match self.register(address, offset) {
+        if let Some(register) = self.register(address, offset) {
             // SAFETY: `register` stays inside the space; by contract of `new` it is mapped configuration space. A read
             // of an absent function gives all ones.
-            Some(register) => unsafe { register.read_volatile() },
-            // SAFETY: the ports are configuration space's, and this value's alone by contract of `new`.
-            None => unsafe {
-                Port::new(ADDRESS_PORT).write(port_address(address, offset));
-                Port::new(DATA_PORT).read()
-            },
+            return unsafe { register.read_volatile() };
+        }
+        // SAFETY: the ports are configuration space's, and this value's alone by contract of `new`.
+        unsafe {
+            Port::new(ADDRESS_PORT).write(port_address(address, offset));
+            Port::new(DATA_PORT).read()
         }
     }
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
-        match self.register(address, offset) {
+        if let Some(register) = self.register(address, offset) {
             // SAFETY: as in `read`; the caller answers for what the value does.
-            Some(register) => unsafe { register.write_volatile(value) },
-            // SAFETY: as in `read`.
-            None => unsafe {
-                Port::new(ADDRESS_PORT).write(port_address(address, offset));
-                Port::new(DATA_PORT).write(value);
-            },
+            return unsafe { register.write_volatile(value) };
+        }
+        // SAFETY: as in `read`.
+        unsafe {
+            Port::new(ADDRESS_PORT).write(port_address(address, offset));
+            Port::new(DATA_PORT).write(value);
         }
     }
 }
