@@ -96,11 +96,16 @@ mod tests {
     /// Each grant's jobs, the configuration's first, where a device with `vectors` vectors and enough queues is asked
     /// for what `words` say.
     fn waiting(words: &str, vectors: u8) -> Vec<Vec<u16>> {
+        waiting_on(words, vectors, u16::MAX)
+    }
+
+    /// Likewise, where the device has no more than `queues` queues.
+    fn waiting_on(words: &str, vectors: u8, queues: u16) -> Vec<Vec<u16>> {
         let params = Params::parse(&alloc::format!("{words} number_ios=1")).expect("parameters");
         let crew = Crew::new(&params);
         let grant = |n: u8| InterruptGrant { badge: Badge::new(n).expect("a badge"), vector: n.into() };
         let grants: Vec<_> = (0..vectors).map(grant).collect();
-        let plan = VectorPlan::best(&grants, crew.queues, CompletionMode::Interrupt);
+        let plan = VectorPlan::best(&grants, crew.queues.min(queues), CompletionMode::Interrupt);
         plan.grants().iter().map(|grant| crew.waiting(*grant, &plan)).collect()
     }
 
@@ -118,6 +123,12 @@ mod tests {
     fn all_submitters_of_a_queue_wait_for_its_interrupt() {
         assert_eq!(waiting("mode=interrupt queues=2 numjobs=5 vectors=3", 3), [vec![], vec![0, 2, 4], vec![1, 3]]);
         assert_eq!(waiting("mode=interrupt queues=4 numjobs=1 vectors=5", 2), [vec![], vec![0]]);
+    }
+
+    #[test]
+    fn jobs_of_queues_that_the_device_does_not_have_wait_for_those_that_it_has() {
+        let words = "mode=interrupt queues=4 numjobs=4 vectors=5";
+        assert_eq!(waiting_on(words, 5, 2), [vec![], vec![0, 2], vec![1, 3]]);
     }
 
     #[test]
