@@ -83,6 +83,10 @@ pub(crate) trait Name: Copy {
     /// The client's buffer.
     type As: ServerReadable + ServerWritable + Send + 'static;
 
+    /// Whether trims of jobs with such buffers may have to make their blocks read as zeros. Where none has to, reads and
+    /// writes do not pay for telling two kinds of trims apart.
+    const ZEROING: bool;
+
     /// Its name, in the place `token`.
     fn name(&self, names: &Names, token: u64) -> Self::As;
 }
@@ -105,6 +109,8 @@ unsafe impl ServerWritable for NamedPage {}
 impl Name for Page {
     type As = NamedPage;
 
+    const ZEROING: bool = false;
+
     #[inline(always)]
     fn name(&self, names: &Names, _: u64) -> NamedPage {
         let segment = self.segment();
@@ -115,6 +121,8 @@ impl Name for Page {
 
 impl Name for Scattered {
     type As = Named;
+
+    const ZEROING: bool = true;
 
     fn name(&self, names: &Names, token: u64) -> Named {
         let piece = |segment: &drv_virtio_block::dma::Segment| entry::Piece {
@@ -204,6 +212,7 @@ fn ended_with(status: Status) -> Ended {
 
 /// What a refusal by the client says of its request.
 #[cold]
+#[inline(never)]
 fn refusal(why: Why) -> Failure {
     Failure::Other(match why {
         Why::Full | Why::Restarting => Other::NoRoom,
@@ -221,7 +230,7 @@ impl<D: Doorbell, W: Wake, B: Name> Drive<B> for ClientDrive<D, W, B> {
             let request = match one.op {
                 Op::Read => Request::read(lba, blocks, one.buffer.name(&self.names, one.token)),
                 Op::Write => Request::write(lba, blocks, one.buffer.name(&self.names, one.token)),
-                Op::Trim if one.zeroing => Request::write_zeroes(lba, blocks, true),
+                Op::Trim if B::ZEROING && one.zeroing => Request::write_zeroes(lba, blocks, true),
                 Op::Trim => Request::discard(lba, blocks),
             };
             if let Err(refused) = self.client.submit(request.with_token(one.token)) {
