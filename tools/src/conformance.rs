@@ -5,7 +5,7 @@
 //! size that includes it, and a closure over [`Lab`], which runs on whichever device is at hand. Every run that writes
 //! data is checked by the host afterwards. Running and counting is `testrun`'s.
 use crate::backend::{Backend, Server};
-use crate::fail::is_skip;
+use crate::fail::{is_skip, line};
 use crate::job::{Draft, Job};
 use crate::kills;
 use crate::lab::{Lab, Run, SPLIT, Size, protected, refused};
@@ -194,7 +194,13 @@ fn trimmed(lab: &Lab) -> Result<()> {
     {
         let words = format!("{words} verify=crc32c bssplit=4k/70:64k/30 size=1m iodepth=8 number_ios=300");
         let (_folder, job) = lab.job_on_file(&words)?;
-        let outcome = lab.verified_job(&job)?;
+        let verified = lab.verified_job(&job);
+        // qemu-storage-daemon offers WRITE ZEROES and, in the versions known here, does not say that it may unmap.
+        let may_be_refused = lab.place == Device::StorageDaemon.place();
+        if may_be_refused && verified.as_ref().is_err_and(|error| line(error).contains("WRITE ZEROES with unmap")) {
+            continue;
+        }
+        let outcome = verified?;
         let [trims, writes, reads] =
             [&outcome.report.trim, &outcome.report.write, &outcome.report.read].map(|way| way.ios);
         ensure!(
@@ -224,7 +230,7 @@ fn rules() -> Vec<Scenario> {
             devices: &[Device::StorageDaemon, Device::Qemu],
             ..scenario("a request that fails is told with its fault, its kind and its place", Size::Quick, failing)
         },
-        scenario("what is trimmed under verify reads as zeros", Size::Quick, trimmed),
+        scenario("what is trimmed under verify reads as zeros, or is refused before it starts", Size::Quick, trimmed),
         scenario("the device is killed in mid-I/O and started again", Size::Quick, kills::device),
         Scenario {
             devices: &Device::APART,
