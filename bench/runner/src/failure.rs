@@ -111,6 +111,19 @@ mod tests {
     use drv_virtio_block::request::{DeviceFault, Gone, Refusal};
 
     #[test]
+    fn a_sessions_failures_are_the_callers_the_mediums_or_nobodys() {
+        let of = |status| Failure::Session(status).blame();
+        for status in [Status::Reset, Status::TimedOut, Status::Gone] {
+            assert_eq!(of(status), Blame::Gone, "{status}");
+        }
+        for status in [Status::Denied, Status::InvalidArgument, Status::OutOfRange, Status::ReadOnly] {
+            assert_eq!(of(status), Blame::Caller, "{status}");
+        }
+        assert_eq!(of(Status::IoError), Blame::Medium);
+        assert_eq!((Failure::MEDIUM.blame(), Failure::DEVICE.blame()), (Blame::Medium, Blame::Device));
+    }
+
+    #[test]
     fn every_failure_names_who_is_to_blame_and_counts_as_theirs() {
         let all = [
             Failure::Driver(Error::Caller(Refusal::OutOfRange)),

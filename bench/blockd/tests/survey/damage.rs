@@ -303,6 +303,16 @@ fn a_disk_that_was_copied_to_a_smaller_one_is_not_told_to_write_anything() {
 }
 
 #[test]
+fn a_disk_that_ends_inside_of_its_table_is_not_read_beyond_its_end() {
+    for block in BLOCKS {
+        let mut disk = Disk::partitioned(block);
+        disk.bytes.truncate(5 * block);
+        let Err(Refused::NoGoodCopy { primary, .. }) = survey(&mut disk) else { panic!("entries behind the end") };
+        assert_eq!(primary, Fault::AlternateLba(2047));
+    }
+}
+
+#[test]
 fn advice_fits_a_line_of_the_report_and_never_says_to_partition_anew() {
     let long = || Fault::<&str>::AlternateLba(u64::MAX);
     let all = [
