@@ -46,7 +46,8 @@ pub(crate) fn run(args: &Bench) -> Result<()> {
         Work::Jobs(jobs) => {
             let mut cells = Vec::new();
             let done = each(&bed, jobs, &mut cells);
-            if done.as_ref().is_err_and(|error| error.downcast_ref::<Unsound>().is_some()) {
+            let told = |error: &anyhow::Error| error.downcast_ref::<Unsound>().is_some_and(Unsound::says_so);
+            if done.as_ref().is_err_and(told) {
                 tell(args, &json::document(&environment, &cells, &[]))?;
             }
             done?;

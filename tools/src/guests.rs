@@ -105,8 +105,8 @@ mod tests {
             let mut left = values.iter().copied();
             until_alike(|| Ok(left.next().expect("it is counted no more often than that")))
         };
-        assert_eq!(of(&[251.8, 260.0]).unwrap(), 260.0);
-        assert_eq!(of(&[251.8, 367.1, 255.0, 250.0]).unwrap(), 250.0);
+        assert!((of(&[251.8, 260.0]).unwrap() - 260.0).abs() < 0.1);
+        assert!((of(&[251.8, 367.1, 255.0, 250.0]).unwrap() - 250.0).abs() < 0.1);
         let error = of(&[100.0, 200.0, 100.0, 200.0, 100.0]).unwrap_err();
         assert!(fail::is_skip(&error) && error.to_string().contains("too busy"), "{error}");
     }

@@ -84,6 +84,13 @@ pub(crate) struct Unsound {
     pub(crate) outcome: Box<Outcome>,
 }
 
+impl Unsound {
+    /// Whether its result says that requests failed. Other results are not shown: they would look like sound ones.
+    pub(crate) fn says_so(&self) -> bool {
+        self.outcome.report.errors > 0
+    }
+}
+
 impl std::fmt::Display for Unsound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.what)

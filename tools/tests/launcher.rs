@@ -12,6 +12,13 @@ fn guest(lines: &[&str], end: &str) -> Stub {
 
 /// Fails unless the run is refused with a first line that contains every word, and leaves nothing behind.
 fn fails(stub: &Stub, command: Command, words: &[&str]) -> Ran {
+    let ran = fails_in_words(command, words);
+    assert!(!stub.results().exists(), "a result was written");
+    ran
+}
+
+/// Fails unless the run is refused with a first line that contains every word.
+fn fails_in_words(command: Command, words: &[&str]) -> Ran {
     let ran = finish(command);
     assert!(!ran.ok, "it succeeded: {}", ran.output);
     let first = ran.error.lines().next().unwrap_or_default();
@@ -21,7 +28,6 @@ fn fails(stub: &Stub, command: Command, words: &[&str]) -> Ran {
     }
     assert!(ran.error.lines().skip(1).all(|line| line.starts_with("  | ")), "{}", ran.error);
     assert_eq!(ran.output, "", "something was presented as a result");
-    assert!(!stub.results().exists(), "a result was written");
     assert!(!stub.results().with_extension("html").exists(), "a page was written");
     assert!(!stub.is_running(), "a process was left");
     ran
@@ -176,9 +182,11 @@ fn a_report_is_not_believed_if_the_guest_then_panics() {
 }
 
 #[test]
-fn unaccounted_requests_are_an_error() {
+fn unaccounted_requests_are_an_error_and_a_result_file_of_failed_ones_says_so() {
     let stub = guest(&[BOOT, &done(3)], "exit 33");
-    fails(&stub, stub.bench(&["--number_ios=1000"]), &["3 requests that ended in an error"]);
+    fails_in_words(stub.bench(&["--number_ios=1000"]), &["3 requests that ended in an error"]);
+    let result = std::fs::read_to_string(stub.results()).expect("the result that was asked for");
+    assert!(result.contains("\"error\": 5") && result.contains("\"total\": 3"), "{result}");
     let stub = guest(&[BOOT, &done(0)], "exit 33");
     fails(&stub, stub.bench(&["--number_ios=5000"]), &["1000 I/Os were done, 5000 were asked for"]);
 }

@@ -21,6 +21,11 @@
 #include "drv_virtio_block.h"
 #include "sockets.h"
 
+/* fio is asked at least this often whether the job is to end: nanoseconds. */
+#define SLICE 100000000
+/* How long a job that is to end waits for a back-end that answers nothing: milliseconds. */
+#define LAST_PATIENCE 2000
+
 /* A job. */
 struct job {
 	struct socket *socket;
@@ -39,6 +44,9 @@ struct job {
 	unsigned int flying;
 	/* The back-end is gone, and who waited for it has been told. */
 	bool gone;
+	/* The job is to end, and since when nothing came. */
+	bool ending;
+	struct timespec silent_since;
 };
 
 static struct fio_option options[] = {
@@ -304,6 +312,22 @@ static unsigned int refused(struct job *job, unsigned int from, unsigned int max
 	return from + count;
 }
 
+/*
+ * Whether the job is to end and the back-end has answered nothing for too long since. fio itself would wait for what is in
+ * flight without end: a back-end that is stopped (SIGSTOP) would keep it from ending.
+ */
+static bool given_up(struct thread_data *td, struct job *job, size_t came)
+{
+	if (!td->terminate)
+		return false;
+	if (!job->ending || came) {
+		job->ending = true;
+		fio_gettime(&job->silent_since, NULL);
+		return false;
+	}
+	return mtime_since_now(&job->silent_since) >= LAST_PATIENCE;
+}
+
 static int engine_getevents(struct thread_data *td, unsigned int min, unsigned int max, const struct timespec *t)
 {
 	struct job *job = td->io_ops_data;
@@ -319,9 +343,12 @@ static int engine_getevents(struct thread_data *td, unsigned int min, unsigned i
 		if (job->gone)
 			return lost(td, job, taken, max, VBLK_GONE);
 		want = taken < min ? min - taken : 0;
-		code = vblk_reap(job->queue, job->done + taken, max - taken, want, patience, &count);
+		code = vblk_reap(job->queue, job->done + taken, max - taken, want,
+				 patience < 0 || patience > SLICE ? SLICE : patience, &count);
 		taken += count;
 		job->flying -= count;
+		if (code == VBLK_OK && want && given_up(td, job, count))
+			code = VBLK_GONE;
 		if (code != VBLK_OK)
 			return lost(td, job, taken, max, code);
 		/* The room that came may be what the rest of a batch waits for. */

@@ -301,16 +301,16 @@ fn a_doorbell_whose_ringing_panicked_is_rung_by_the_next_call() {
     drop(future);
 }
 
-/// A platform whose doorbell panics as long as it is sore, and whose server answers while the client sleeps.
+/// A platform whose doorbell panics as long as it hurts, and whose server answers while the client sleeps.
 struct Sore {
     server: Server,
-    sore: bool,
+    hurts: bool,
     rung: u32,
 }
 
 impl Wait for Sore {
     fn ring(&mut self) {
-        assert!(!self.sore, "the doorbell's own trouble");
+        assert!(!self.hurts, "the doorbell's own trouble");
         self.rung += 1;
     }
 
@@ -331,11 +331,11 @@ fn a_blocking_client_rings_the_doorbell_whose_ringing_panicked_before() {
     let mut server = Server::new(memory, N as u16, super::rig::EPOCH);
     server.announce(Stage::Serving);
     let info = Info { block_size: BLOCK, max_blocks: 8, ..Info::default() };
-    let mut disk = Blocking::new(client, &info, Replay::Never, Sore { server, sore: true, rung: 0 });
+    let mut disk = Blocking::new(client, &info, Replay::Never, Sore { server, hurts: true, rung: 0 });
     let buffers = Buffers::default();
     assert!(panics(|| disk.read(0, 1, buffers.at(0, 1))));
     assert_eq!(buffers.live(), 0, "it was not asked yet");
-    disk.platform().sore = false;
+    disk.platform().hurts = false;
     drop(disk.read(0, 1, buffers.at(0, 1)).expect("the server was rung"));
     assert_eq!((disk.platform().rung, buffers.live()), (1, 0));
 }

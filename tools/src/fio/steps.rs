@@ -41,7 +41,7 @@ pub(crate) struct Check {
 }
 
 /// All checks.
-pub(crate) const ALL: [Check; 8] = [
+pub(crate) const ALL: [Check; 9] = [
     Check { name: "fio: random writes over interrupts, verified, and on the host's disk", run: interrupts },
     Check { name: "fio: polled, mixed sizes, with flushes, verified, and on the host's disk", run: polled },
     Check { name: "fio: a byte that changed on the host is found", run: corruption },
@@ -55,6 +55,7 @@ pub(crate) const ALL: [Check; 8] = [
         name: "fio: the same job files make as many requests and bytes in fio and in the bench",
         run: super::amounts::agree,
     },
+    Check { name: "fio: ends when it is told to, also while the back-end is stopped", run: stopped },
     Check { name: "fio: what cannot be is one line", run: refusals },
 ];
 
@@ -339,6 +340,19 @@ fn trim_and_death(bench: &Bench) -> Result<()> {
     disk.daemon = None;
     let zeros = fs::read(disk.at("disk"))?.iter().all(|byte| *byte == 0);
     ensure!(zeros, "trimmed blocks hold what was written before");
+    Ok(())
+}
+
+/// The back-end stands still from before the first request on, and does not go on; a little later fio is interrupted.
+/// Whether it ends at all is the test: [`LIMIT`] is far above what it takes.
+fn stopped(bench: &Bench) -> Result<()> {
+    for signal in ["INT", "TERM"] {
+        let disk = Disk::new(bench, 1)?;
+        let Some(daemon) = disk.daemon.as_ref().map(Guarded::id) else { bail!("the daemon is gone") };
+        let stop = format!("--exec_prerun=kill -STOP {daemon}; (sleep 1; kill -{signal} $PPID) >/dev/null 2>&1 &");
+        let ran = bench.fio(&disk, &["--rw=randread", "--bs=4k", PART, "--iodepth=32", &stop])?;
+        ran.refused("gone: the back-end is lost")?;
+    }
     Ok(())
 }
 
