@@ -1,7 +1,7 @@
 //! Which I/O comes next: one job's stream of reads, writes and discards over its own part of the disk.
 //!
 //! fio's meaning: random positions are multiples of the smallest block, drawn without a map of what was covered
-//! (`norandommap`) or, with one block size, each once in a pass ([`once`]); sequential streams wrap around, reads and
+//! (`norandommap`) or, with one block size, each once in a pass (`once`); sequential streams wrap around, reads and
 //! writes of a mix each at a position of their own. Jobs share a region where the parameters let them; otherwise
 //! the disk is cut into equal regions, aligned to the largest block.
 //!
