@@ -12,13 +12,13 @@ fn guest(lines: &[&str], end: &str) -> Stub {
 
 /// Fails unless the run is refused with a first line that contains every word, and leaves nothing behind.
 fn fails(stub: &Stub, command: Command, words: &[&str]) -> Ran {
-    let ran = fails_in_words(command, words);
+    let ran = fails_in_words(stub, command, words);
     assert!(!stub.results().exists(), "a result was written");
     ran
 }
 
 /// Fails unless the run is refused with a first line that contains every word.
-fn fails_in_words(command: Command, words: &[&str]) -> Ran {
+fn fails_in_words(stub: &Stub, command: Command, words: &[&str]) -> Ran {
     let ran = finish(command);
     assert!(!ran.ok, "it succeeded: {}", ran.output);
     let first = ran.error.lines().next().unwrap_or_default();
@@ -184,7 +184,7 @@ fn a_report_is_not_believed_if_the_guest_then_panics() {
 #[test]
 fn unaccounted_requests_are_an_error_and_a_result_file_of_failed_ones_says_so() {
     let stub = guest(&[BOOT, &done(3)], "exit 33");
-    fails_in_words(stub.bench(&["--number_ios=1000"]), &["3 requests that ended in an error"]);
+    fails_in_words(&stub, stub.bench(&["--number_ios=1000"]), &["3 requests that ended in an error"]);
     let result = std::fs::read_to_string(stub.results()).expect("the result that was asked for");
     assert!(result.contains("\"error\": 5") && result.contains("\"total\": 3"), "{result}");
     let stub = guest(&[BOOT, &done(0)], "exit 33");
