@@ -115,7 +115,7 @@ fn without_a_reader(mut command: Command) -> (ExitStatus, String) {
 #[test]
 fn output_into_a_pipe_that_nobody_reads_ends_quietly() {
     let stub = Stub::new(&format!("echo '{BOOT}'\necho '{}'\nexit 33", done(0)));
-    let measured = stub.bench(&["--number_ios=1000", "--mode=polled"]);
+    let measured = stub.bench(&["--number_ios=1000", "--mode=polled", "--event-idx=off"]);
     let (status, error) = without_a_reader(measured);
     assert_eq!((status.code(), error.as_str()), (Some(141), ""), "a table");
     assert!(
@@ -123,7 +123,8 @@ fn output_into_a_pipe_that_nobody_reads_ends_quietly() {
         "files are written all the same"
     );
     let (qemu, image) = (stub.qemu(), stub.image());
-    let json = ["bench", "--number_ios=1000", "--accel=tcg", &qemu, &image, "--output-format=json"];
+    let given = ["--mode=polled", "--event-idx=off", "--output-format=json"];
+    let json = [&["bench", "--number_ios=1000", "--accel=tcg", &qemu, &image], &given[..]].concat();
     let results = stub.results();
     let page = format!("--output={}", stub.path().join("page.html").display());
     let baseline = format!("--baseline={}", results.display());

@@ -134,9 +134,9 @@ fn a_configuration_space_shorter_than_a_feature_needs_is_refused_and_else_it_doe
         assert_eq!(bring_up(&back_end.path(), LONG), Ok(()));
         back_end.change(Script { features: short.features | feature::DISCARD, ..short });
         let why = bring_up(&back_end.path(), LONG).unwrap_err();
-        let missing = BringUpError::Transport(TransportError::NoSuchField { offset: 44 });
+        let missing = BringUpError::Transport(TransportError::NoSuchField { offset: 36 });
         assert_eq!(why, SessionError::Device(missing, None));
-        assert!(why.to_string().contains("no field at offset 44"));
+        assert!(why.to_string().contains("no field at offset 36"));
     });
 }
 
